@@ -1,0 +1,166 @@
+//! Threads for work that blocks: files, name resolution, long computations.
+//!
+//! One pool per runtime. Threads are started when work waits and none is idle, up to a limit, and end after a while
+//! without work. They are not pinned: a thread inherits the CPU mask of the one that starts it, so each first takes
+//! back the mask that the process had when the runtime was made. Shards never wait for the pool.
+
+use crate::mesh::call::{Answer, Reply};
+use crate::shard::context::{outside, with_current};
+use crate::sync::{Arc, lock};
+use crate::sys::affinity::AffinityMask;
+use crate::task::{JoinError, JoinHandle};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+/// An idle thread ends after this long.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// See the module. Cheap to clone; the threads end when the pool is closed.
+#[derive(Clone)]
+pub(crate) struct Pool(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    work: Condvar,
+    threads_max: usize,
+    mask: Option<AffinityMask>,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+    closed: bool,
+}
+
+impl Pool {
+    /// A pool without threads yet. They will run with the CPU mask that the calling thread has now.
+    pub(crate) fn new(threads_max: usize) -> Pool {
+        let mask = AffinityMask::current().ok();
+        let inner = Inner {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            threads_max: threads_max.max(1),
+            mask,
+        };
+        Pool(Arc::new(inner))
+    }
+
+    /// Runs `work` on one of the threads, or queues it until one is free.
+    pub(crate) fn spawn<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> JoinHandle<R> {
+        let reply = Reply::new();
+        let answer = Answer::new(reply.clone());
+        self.submit(Box::new(move || {
+            if let Some(reply) = answer.take()
+                && !reply.is_aborted()
+            {
+                reply.complete(
+                    catch_unwind(AssertUnwindSafe(work)).map_err(JoinError::closure_panicked),
+                );
+            }
+        }));
+        JoinHandle::remote(reply)
+    }
+
+    fn submit(&self, job: Job) {
+        let mut state = lock(&self.0.state);
+        if state.closed {
+            drop(state);
+            return drop(job);
+        }
+        state.jobs.push_back(job);
+        if state.idle >= state.jobs.len() || state.threads >= self.0.threads_max {
+            drop(state);
+            return self.0.work.notify_one();
+        }
+        state.threads += 1;
+        drop(state);
+        let pool = self.clone();
+        let started =
+            std::thread::Builder::new().name("corelane-blocking".into()).spawn(move || pool.run());
+        if started.is_err() {
+            // Others will get to it; with no thread at all nobody would, so the job is dropped and says so.
+            let mut state = lock(&self.0.state);
+            state.threads -= 1;
+            let orphaned = if state.threads == 0 { state.jobs.pop_back() } else { None };
+            drop(state);
+            drop(orphaned);
+        }
+    }
+
+    /// One thread's life.
+    fn run(&self) {
+        if let Some(mask) = &self.0.mask {
+            // Refused only where the mask was changed from outside meanwhile; then the inherited one has to do.
+            let _ = mask.apply_to_current_thread();
+        }
+        let mut state = lock(&self.0.state);
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                drop(state);
+                crate::task::cell::drop_caught(catch_unwind(AssertUnwindSafe(job)));
+                state = lock(&self.0.state);
+                continue;
+            }
+            if state.closed {
+                break;
+            }
+            state.idle += 1;
+            let waited = self.0.work.wait_timeout(state, KEEP_ALIVE);
+            let (woken, timeout) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+            state = woken;
+            state.idle -= 1;
+            if timeout.timed_out() && state.jobs.is_empty() {
+                break;
+            }
+        }
+        state.threads -= 1;
+    }
+
+    /// Refuses further work, drops what is queued, lets the threads end after what they are doing. Does not wait.
+    pub(crate) fn close(&self) {
+        let mut state = lock(&self.0.state);
+        state.closed = true;
+        let jobs = std::mem::take(&mut state.jobs);
+        drop(state);
+        self.0.work.notify_all();
+        drop(jobs);
+    }
+}
+
+/// Runs `work` on a thread where it may block, and returns a handle to its result.
+///
+/// The thread belongs to the runtime's blocking pool: it is not pinned to any CPU and is no shard, so `spawn_local`
+/// and the like are not available in `work`. At most [`Limits::blocking_threads`](crate::Limits) run at a time; further
+/// work waits its turn. Aborting the handle has an effect only before the work begins. At shutdown, work that has not
+/// begun is dropped; work that has begun is not waited for.
+///
+/// # Panics
+/// Outside a shard.
+///
+/// # Examples
+/// ```
+/// corelane::block_on(async {
+///     let text = corelane::spawn_blocking(|| std::fs::read_to_string("/proc/version")).await;
+///     assert!(text.expect("did not panic").is_ok());
+/// });
+/// ```
+#[track_caller]
+pub fn spawn_blocking<F, R>(work: F) -> JoinHandle<R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    match with_current(|shard| shard.fleet().pool().clone()) {
+        Some(pool) => pool.spawn(work),
+        None => outside("spawn_blocking"),
+    }
+}

@@ -1,0 +1,40 @@
+//! The command line: `corelane [serve]`.
+//!
+//! Parses, starts, prints what it did, waits for a signal, and turns the outcome into an exit status:
+//! 0 for a clean end, 1 if something failed while it ran, 2 if it could not start, 128 plus the signal's number if a
+//! second signal cut the drain short.
+
+mod log;
+mod serve;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A thread-per-core HTTP server: one pinned shard per CPU, nothing shared between them.
+#[derive(Parser)]
+#[command(name = "corelane", version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::Options,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve HTTP/1.1; what happens if no command is given.
+    Serve(serve::Options),
+}
+
+/// Exit status if the program could not start.
+const CANNOT_START: u8 = 2;
+
+/// The program's `main`.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let options = match arguments.command {
+        Some(Command::Serve(options)) => options,
+        None => arguments.serve,
+    };
+    serve::run(&options)
+}

@@ -1,0 +1,107 @@
+//! Lines on standard error that never hold a shard up.
+//!
+//! Whoever logs puts the line into a bounded queue; one thread writes. A reader that has stopped reading (a full pipe)
+//! stops that thread only: lines beyond the queue are dropped and counted, and the count is written when writing works
+//! again. Errors of writing are ignored, since there is nowhere to report them.
+
+use crate::sync::{Arc, AtomicU64, Ordering};
+use std::io::Write;
+use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Lines that may wait for the writer.
+const QUEUE: usize = 256;
+/// How long the end of the program waits for the last lines to be written.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Cheap to clone; see the module.
+#[derive(Clone)]
+pub(super) struct Log {
+    lines: SyncSender<Line>,
+    dropped: Arc<AtomicU64>,
+}
+
+enum Line {
+    Text(String),
+    /// Answer when everything before this has been written.
+    Flush(mpsc::Sender<()>),
+}
+
+impl Log {
+    /// Starts the writer.
+    pub(super) fn start() -> std::io::Result<Log> {
+        let (lines, queue) = mpsc::sync_channel::<Line>(QUEUE);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let missing = dropped.clone();
+        thread::Builder::new().name("corelane-log".into()).spawn(move || {
+            for line in queue {
+                let lost = missing.swap(0, Ordering::Relaxed);
+                let mut error = std::io::stderr().lock();
+                if lost > 0 {
+                    let _ = writeln!(
+                        error,
+                        "corelane: {lost} lines were dropped because standard error was not read"
+                    );
+                }
+                match line {
+                    Line::Text(text) => drop(writeln!(error, "corelane: {text}")),
+                    Line::Flush(done) => drop(done.send(())),
+                }
+            }
+        })?;
+        Ok(Log { lines, dropped })
+    }
+
+    /// Writes a line some time soon, or counts it as dropped.
+    pub(super) fn line(&self, text: impl Into<String>) {
+        if let Err(TrySendError::Full(_)) = self.lines.try_send(Line::Text(text.into())) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for the lines so far, for a short while.
+    pub(super) fn flush(&self) {
+        let (done, written) = mpsc::channel();
+        if self.lines.try_send(Line::Flush(done)).is_ok() {
+            let _ = written.recv_timeout(FLUSH);
+        }
+    }
+}
+
+/// Lets one line a second through, and counts the others.
+pub(super) struct OncePerSecond {
+    last: Option<Instant>,
+    held_back: u64,
+}
+
+impl OncePerSecond {
+    pub(super) fn new() -> Self {
+        OncePerSecond { last: None, held_back: 0 }
+    }
+
+    /// Some: say it, and how many like it were held back since the last.
+    pub(super) fn pass(&mut self, now: Instant) -> Option<u64> {
+        if self.last.is_some_and(|last| now.duration_since(last) < Duration::from_secs(1)) {
+            self.held_back += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.held_back))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_a_second_and_a_count_of_the_rest() {
+        let start = Instant::now();
+        let mut limit = OncePerSecond::new();
+        assert_eq!(limit.pass(start), Some(0));
+        assert_eq!(limit.pass(start + Duration::from_millis(300)), None);
+        assert_eq!(limit.pass(start + Duration::from_millis(999)), None);
+        assert_eq!(limit.pass(start + Duration::from_millis(1300)), Some(2));
+    }
+}

@@ -1,0 +1,128 @@
+//! hyper's I/O traits over our stream sockets: the way of every byte of an HTTP connection.
+//!
+//! Reading goes straight into hyper's uninitialized buffer. Writing is gathered: what hyper writes while its task runs
+//! is copied and goes out as one send when the task has nothing more to do, so a pipelined burst costs one system call
+//! and a single response waits for nothing. Only what is too large to copy is written at once. hyper is told not to make
+//! vectored writes: for responses that fit a buffer its one flat copy costs less than a list of slices.
+
+#![allow(unsafe_code)]
+
+use crate::limits::GATHER_COPY_MAX;
+use crate::net::{TcpStream, UnixStream};
+use crate::reactor::slots::Direction;
+use crate::reactor::source::{Socket, Source};
+use crate::sys::socket;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+/// A stream socket that hyper can use.
+///
+/// Dropping it closes the socket; bytes that hyper wrote and the kernel has not taken are then lost, as with any
+/// socket that is dropped without a shutdown.
+#[derive(Debug)]
+pub struct Io<S> {
+    stream: S,
+}
+
+/// The stream sockets that [`Io`] can wrap. Sealed.
+pub trait Transport: sealed::Sealed + Unpin {}
+impl Transport for TcpStream {}
+impl Transport for UnixStream {}
+
+mod sealed {
+    use super::{Socket, Source};
+
+    pub trait Sealed {
+        #[allow(private_bounds)]
+        type Socket: Socket;
+        #[allow(private_interfaces)]
+        fn source(&self) -> &Source<Self::Socket>;
+    }
+}
+
+impl sealed::Sealed for TcpStream {
+    type Socket = std::net::TcpStream;
+    #[allow(private_interfaces)]
+    #[inline(always)]
+    fn source(&self) -> &Source<std::net::TcpStream> {
+        TcpStream::source(self)
+    }
+}
+
+impl sealed::Sealed for UnixStream {
+    type Socket = std::os::unix::net::UnixStream;
+    #[allow(private_interfaces)]
+    #[inline(always)]
+    fn source(&self) -> &Source<std::os::unix::net::UnixStream> {
+        UnixStream::source(self)
+    }
+}
+
+impl<S: Transport> Io<S> {
+    /// Wraps a stream.
+    pub fn new(stream: S) -> Io<S> {
+        Io { stream }
+    }
+
+    /// The stream.
+    pub fn inner(&self) -> &S {
+        &self.stream
+    }
+
+    /// The stream back, after an upgrade for example. Bytes that were gathered are sent before anything that is
+    /// written to it later.
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
+}
+
+impl<S: Transport> Read for Io<S> {
+    #[inline]
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        // SAFETY: `recv_uninit` only ever writes to the bytes, and says how many it wrote.
+        let unfilled = unsafe { buffer.as_mut() };
+        let wanted = unfilled.len();
+        let read =
+            self.stream.source().poll_stream_io(context, Direction::Read, wanted, |stream| {
+                socket::recv_uninit(stream, unfilled)
+            });
+        let count = ready!(read)?;
+        // SAFETY: the kernel has written this many bytes to the front of the unfilled part.
+        unsafe { buffer.advance(count) };
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Transport> Write for Io<S> {
+    #[inline]
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let source = self.stream.source();
+        if bytes.len() < GATHER_COPY_MAX {
+            source.poll_gather(context, bytes, |stream| socket::send(stream, bytes))
+        } else {
+            source.poll_write_after_gathered(context, bytes.len(), |stream| {
+                socket::send(stream, bytes)
+            })
+        }
+    }
+
+    #[inline]
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.source().poll_unsent(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.stream.source().poll_all_sent(context))?;
+        Poll::Ready(socket::shutdown_write(self.stream.source().get_ref()))
+    }
+}

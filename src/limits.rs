@@ -1,0 +1,62 @@
+//! Every bound of the runtime, in one place, with its reason.
+//!
+//! A queue, a batch or a phase without a limit is a way for one client to own a core. [`Limits`] holds those that a
+//! user may set per runtime; the constants are the ones nobody has needed to change.
+
+use std::time::Duration;
+
+/// Limits of one shard. The defaults are what the measurements in `docs/PERFORMANCE.md` were made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Tasks polled in one turn before inbox, timers and sockets get theirs.
+    pub polls_per_turn: u32,
+    /// Time the polls of one turn may take; whichever of the two comes first ends the phase.
+    pub turn_time: Duration,
+    /// Socket operations of one task poll before the task is made to yield: a peer that is always ready must not
+    /// own the core.
+    pub io_per_poll: u32,
+    /// Messages from other shards handled in one turn.
+    pub messages_per_turn: usize,
+    /// Messages that may wait in a shard's inbox; a sender beyond that is told so.
+    pub inbox_capacity: usize,
+    /// Timers fired in one turn, so that a process that was stopped does not wake into one long turn.
+    pub timers_per_turn: usize,
+    /// Readiness events taken from the kernel at once.
+    pub events: usize,
+    /// Longest look at the inbox before a shard parks, once other shards have talked to it. Zero switches it off.
+    pub busy_poll: Duration,
+    /// Threads of the blocking pool, for the whole runtime.
+    pub blocking_threads: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            // Tokio looks at its reactor every 61 polls too; at some 8 us a poll for HTTP that is half a millisecond.
+            polls_per_turn: 61,
+            turn_time: Duration::from_millis(1),
+            io_per_poll: 128,
+            messages_per_turn: 256,
+            inbox_capacity: 1024,
+            timers_per_turn: 1024,
+            events: 1024,
+            // About what it costs to wake a parked core: spinning longer can lose more than it could save.
+            busy_poll: Duration::from_micros(50),
+            blocking_threads: 256,
+        }
+    }
+}
+
+/// Bytes of small writes that one connection may gather before they are sent at once.
+pub(crate) const GATHER_BYTES: usize = 64 * 1024;
+
+/// A write of at least this size is not worth a copy: it goes to the socket straight away.
+pub(crate) const GATHER_COPY_MAX: usize = 16 * 1024;
+
+/// Polls between two looks at the clock while polls are short.
+pub(crate) const CLOCK_STRIDE: u32 = 16;
+
+/// Tasks that one poll may run in its own place because it awaits them, out of the turn's polls. Enough to spare most
+/// awaits a round through the run queue, few enough that a task which spawns and awaits for ever lets others run.
+pub(crate) const HANDOVERS_PER_POLL: u32 = 32;

@@ -1,0 +1,120 @@
+//! The task that takes connections from a listening socket, whatever goes wrong.
+//!
+//! Runs on one shard with that shard's own listening socket. Errors come in three kinds. Those of one connection (it was
+//! reset in the queue, a firewall refused it) are counted and the next is taken at once. Shortages (no fds, no memory)
+//! pause the acceptor: readiness is edge-triggered and nothing announces the end of a shortage, so a timer tries again.
+//! Anything else means that the socket is not a listening one any more, and ends the acceptor with that error.
+
+use crate::net::{TcpListener, TcpStream};
+use crate::shard::context::with_current;
+use crate::task::home::add;
+use crate::time::sleep;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The first pause in a shortage; each one in a row is twice as long.
+const PAUSE_FIRST: Duration = Duration::from_millis(5);
+/// The longest pause, and so the time it takes to notice that a shortage is over.
+const PAUSE_LONGEST: Duration = Duration::from_millis(500);
+
+/// Accepts from one listener. See the module.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: TcpListener,
+    pause: Duration,
+}
+
+/// What the acceptor has met.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Accepted {
+    /// A connection.
+    Connection(TcpStream, SocketAddr),
+    /// A connection was lost before it could be taken; the next will be tried.
+    Lost(io::Error),
+    /// No fds, memory or the like: nothing is accepted for this long.
+    Paused(io::Error, Duration),
+}
+
+impl Acceptor {
+    /// Accepts from `listener`.
+    pub fn new(listener: TcpListener) -> Acceptor {
+        Acceptor { listener, pause: Duration::ZERO }
+    }
+
+    /// The listening socket.
+    pub fn listener(&self) -> &TcpListener {
+        &self.listener
+    }
+
+    /// The next connection or mishap. After [`Accepted::Paused`] the pause is waited for in the next call.
+    ///
+    /// # Errors
+    /// The socket does not listen any more, so nothing will ever come of it.
+    ///
+    /// # Cancel safety
+    /// Safe: no connection is lost. A pause begins anew.
+    pub async fn accept(&mut self) -> io::Result<Accepted> {
+        if !self.pause.is_zero() {
+            sleep(self.pause).await;
+        }
+        match self.listener.accept().await {
+            Ok((stream, peer)) => {
+                self.pause = Duration::ZERO;
+                with_current(|shard| add(&shard.counters.accepts, 1));
+                Ok(Accepted::Connection(stream, peer))
+            }
+            Err(error) => match severity(&error) {
+                Severity::Connection => {
+                    with_current(|shard| add(&shard.counters.accept_errors, 1));
+                    Ok(Accepted::Lost(error))
+                }
+                Severity::Shortage => {
+                    with_current(|shard| add(&shard.counters.accept_errors, 1));
+                    self.pause = (self.pause * 2).clamp(PAUSE_FIRST, PAUSE_LONGEST);
+                    Ok(Accepted::Paused(error, self.pause))
+                }
+                Severity::Listener => Err(error),
+            },
+        }
+    }
+
+    /// Takes what is in the queue without waiting: before the listener is closed, so that no connection that the kernel
+    /// has already accepted is reset.
+    pub fn drain(&self) -> impl Iterator<Item = (TcpStream, SocketAddr)> + '_ {
+        std::iter::from_fn(|| self.listener.try_accept().ok())
+    }
+}
+
+/// How far an accept error reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Severity {
+    Connection,
+    Shortage,
+    Listener,
+}
+
+/// accept(2), "Error handling": Linux passes pending network errors of the new socket on, to be treated like EAGAIN.
+fn severity(error: &io::Error) -> Severity {
+    match crate::sys::errno::of(error) {
+        Some(name) if name.is_connection() => Severity::Connection,
+        Some(name) if name.is_shortage() => Severity::Shortage,
+        _ => Severity::Listener,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_apart() {
+        let of = |errno| severity(&io::Error::from_raw_os_error(errno));
+        // Numbers of Linux on every architecture Rust has std for: EMFILE, ENFILE, ENOMEM; EPROTO and the like differ.
+        assert_eq!([24, 23, 12].map(of), [Severity::Shortage; 3]);
+        assert_eq!([1, 4].map(of), [Severity::Connection; 2], "EPERM, EINTR");
+        assert_eq!([22, 9].map(of), [Severity::Listener; 2], "EINVAL, EBADF");
+        assert_eq!(severity(&io::Error::other("not from the system")), Severity::Listener);
+    }
+}

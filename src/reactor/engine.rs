@@ -1,0 +1,274 @@
+//! One shard's reactor: registering sockets, caching what they are ready for, waking who waits.
+
+use super::gather::GatherBuffer;
+use super::poll::{Event, Poll};
+use super::slots::{Direction, Readiness, SlotKey, Slots, WaiterId};
+use crate::sync::Arc;
+use crate::task::waker::{is_task, wake_counted};
+use mio::unix::SourceFd;
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::task::Waker;
+use std::time::Duration;
+
+/// See the module. Only its shard's thread touches it.
+pub(crate) struct Reactor {
+    poll: Poll,
+    pub(super) slots: RefCell<Slots<Registered>>,
+    pub(super) gathered: GatherBuffer,
+}
+
+/// The fd of a source, shared by the source and every slot it is registered in: it stays open until the last of these
+/// shards has let go, so a slot never names an fd number that means something else by now.
+pub(crate) trait Descriptor: Send + Sync {
+    fn fd(&self) -> BorrowedFd<'_>;
+    /// Says whether a slot holds bytes that the kernel would not take yet.
+    fn set_unsent(&self, unsent: bool);
+}
+
+/// What a slot keeps for its socket.
+pub(crate) struct Registered {
+    /// Keeps `fd` open.
+    pub(super) descriptor: Arc<dyn Descriptor>,
+    pub(super) fd: RawFd,
+    /// Bytes that the kernel has refused so far.
+    pub(super) out: Vec<u8>,
+    /// The kernel has not taken all of `out`; the descriptor says so to other threads.
+    pub(super) refused: bool,
+    /// What sending said, for the next write to return.
+    pub(super) error: Option<io::Error>,
+}
+
+impl Registered {
+    /// Sets `refused`, here and for other threads.
+    pub(super) fn refuse(&mut self, refused: bool) {
+        self.refused = refused;
+        self.descriptor.set_unsent(refused);
+    }
+}
+
+/// What an operation on a registered socket should do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// Try the system call.
+    Try,
+    /// It would block; the task has been registered.
+    Wait,
+    /// The slot is gone.
+    Stale,
+}
+
+impl Reactor {
+    pub(crate) fn new(poll: Poll) -> Reactor {
+        Reactor { poll, slots: RefCell::new(Slots::new()), gathered: GatherBuffer::default() }
+    }
+
+    /// The epoll fd, for a host that has an event loop of its own.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.poll.fd()
+    }
+
+    /// Registers a socket for both directions. Its present readiness comes as an event in a later turn.
+    pub(crate) fn register(&self, descriptor: Arc<dyn Descriptor>) -> io::Result<SlotKey> {
+        let fd = descriptor.fd().as_raw_fd();
+        let registered =
+            Registered { descriptor, fd, out: Vec::new(), refused: false, error: None };
+        let inserted = self.slots.borrow_mut().insert(registered);
+        let key = inserted
+            .map_err(|_| io::Error::other("a shard can register about a million sockets"))?;
+        let token = mio::Token(key.to_bits() as usize);
+        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token, interest) {
+            let slot = self.slots.borrow_mut().remove(key);
+            drop(slot);
+            return Err(error);
+        }
+        Ok(key)
+    }
+
+    /// Whether an operation is worth trying; if not, the task of `waker` is woken when it is.
+    #[inline]
+    pub(crate) fn gate(&self, key: SlotKey, direction: Direction, waker: &Waker) -> Gate {
+        let mut slots = self.slots.borrow_mut();
+        let Some(slot) = slots.get_mut(key) else { return Gate::Stale };
+        if slot.readiness.intersects(Readiness::of(direction)) {
+            return Gate::Try;
+        }
+        let old = slot.waiters(direction).set_polling(waker);
+        drop(slots);
+        drop(old);
+        Gate::Wait
+    }
+
+    /// The kernel said "would block", or gave less than was asked for: not ready until the next event. What the peer
+    /// has closed stays ready.
+    #[inline]
+    pub(crate) fn clear(&self, key: SlotKey, direction: Direction) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(key) {
+            let transient = match direction {
+                Direction::Read => Readiness::READABLE,
+                Direction::Write => Readiness::WRITABLE,
+            };
+            slot.readiness = slot.readiness.without(transient);
+        }
+    }
+
+    /// After "would block" nothing is left of readiness, not even what seemed to be closed.
+    pub(crate) fn clear_all(&self, key: SlotKey, direction: Direction) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(key) {
+            slot.readiness = slot.readiness.without(Readiness::of(direction));
+        }
+    }
+
+    /// What the socket is known to be ready for.
+    pub(crate) fn readiness(&self, key: SlotKey) -> Option<Readiness> {
+        self.slots.borrow_mut().get_mut(key).map(|slot| slot.readiness)
+    }
+
+    /// Registers a `&self` future that waits, or renews its waker.
+    pub(crate) fn wait(
+        &self,
+        key: SlotKey,
+        direction: Direction,
+        id: Option<WaiterId>,
+        waker: &Waker,
+    ) -> Option<WaiterId> {
+        let mut slots = self.slots.borrow_mut();
+        let (id, old) = slots.get_mut(key)?.waiters(direction).wait(id, waker);
+        drop(slots);
+        drop(old);
+        Some(id)
+    }
+
+    /// A `&self` future is gone.
+    pub(crate) fn forget(&self, key: SlotKey, direction: Direction, id: WaiterId) {
+        let old = self
+            .slots
+            .borrow_mut()
+            .get_mut(key)
+            .and_then(|slot| slot.waiters(direction).forget(id));
+        drop(old);
+    }
+
+    /// The socket has left this shard: for another, where it is registered by now (`moved`; then tasks that still
+    /// wait here keep the slot until they have been woken), or for good.
+    pub(crate) fn release(&self, key: SlotKey, moved: bool) {
+        {
+            let mut slots = self.slots.borrow_mut();
+            let Some(slot) = slots.get_mut(key) else { return };
+            if moved && (slot.is_waited_for() || !slot.socket.out.is_empty()) {
+                slot.leaving = true;
+                return;
+            }
+        }
+        self.deregister(key);
+    }
+
+    /// Forgets the slot and tells the kernel, because the fd may live on.
+    pub(crate) fn deregister(&self, key: SlotKey) {
+        let slot = self.slots.borrow_mut().remove(key);
+        if let Some(slot) = slot {
+            let fd = slot.socket.fd;
+            // It fails only if the fd is not registered, which is what was wanted.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+            slot.socket.descriptor.set_unsent(false);
+        }
+    }
+
+    /// The socket is taken out of the runtime: what it holds is sent as far as the kernel takes it.
+    pub(crate) fn send_and_deregister(&self, key: SlotKey) {
+        self.send_gathered_of(key);
+        self.send_rest(key);
+        self.deregister(key);
+    }
+
+    /// Forgets the slot of a socket whose fd is about to be closed here, which tells the kernel enough. If somebody
+    /// has duplicated the fd, events may still come; their key finds nothing.
+    pub(crate) fn forget_slot(&self, key: SlotKey) {
+        self.send_gathered_of(key);
+        self.send_rest(key);
+        let slot = self.slots.borrow_mut().remove(key);
+        drop(slot);
+    }
+
+    /// A thread that is no shard waits. It has no view of the cached readiness, so the kernel is asked anew: changing
+    /// an edge-triggered registration reports what is ready now.
+    pub(crate) fn watch(&self, key: SlotKey, direction: Direction, waker: Waker) {
+        let mut slots = self.slots.borrow_mut();
+        let Some(slot) = slots.get_mut(key) else {
+            drop(slots);
+            wake_counted(waker);
+            return;
+        };
+        slot.readiness = slot.readiness.without(Readiness::of(direction));
+        slot.waiters(direction).wait_once(&waker);
+        let fd = slot.socket.fd;
+        let token = mio::Token(key.to_bits() as usize);
+        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
+        let armed = self.poll.registry().reregister(&mut SourceFd(&fd), token, interest);
+        drop(slots);
+        if armed.is_err() {
+            wake_counted(waker);
+        }
+    }
+
+    /// Looks at the sockets, waiting up to `timeout` for the first event, and wakes who waits for what happened.
+    pub(crate) fn poll(&self, timeout: Option<Duration>) {
+        self.poll.wait(timeout, |token, event| self.dispatch(SlotKey::from_bits(token), event));
+    }
+
+    fn dispatch(&self, key: SlotKey, event: &Event) {
+        let more = {
+            let mut slots = self.slots.borrow_mut();
+            let Some(slot) = slots.get_mut(key) else { return };
+            slot.readiness = slot.readiness.with(readiness_of(event));
+            slot.wake_tasks(is_task);
+            slot.is_waited_for() || slot.leaving || slot.socket.refused
+        };
+        if more {
+            self.send_rest(key);
+            self.wake_waiters(key, false);
+        }
+    }
+
+    /// Wakes those in a slot that its readiness concerns, one by one: each may come back here.
+    pub(super) fn wake_waiters(&self, key: SlotKey, all: bool) {
+        loop {
+            let mut slots = self.slots.borrow_mut();
+            let Some(slot) = slots.get_mut(key) else { return };
+            let waiter = slot.take_waiter(all);
+            let left = slot.leaving && !slot.is_waited_for() && slot.socket.out.is_empty();
+            drop(slots);
+            match waiter {
+                Some(waker) => wake_counted(waker),
+                None if left => return self.deregister(key),
+                None => return,
+            }
+        }
+    }
+
+    /// Drops every slot, after waking those who wait: the end of the shard. Sockets that live on elsewhere register
+    /// anew where they are polled.
+    pub(crate) fn clear_slots(&self) {
+        let all: Vec<_> = self.slots.borrow_mut().drain().collect();
+        for mut slot in all {
+            let fd = slot.socket.fd;
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+            slot.socket.descriptor.set_unsent(false);
+            while let Some(waker) = slot.take_waiter(true) {
+                wake_counted(waker);
+            }
+        }
+    }
+}
+
+#[inline]
+fn readiness_of(event: &Event) -> Readiness {
+    let flag = |set: bool, flag: Readiness| if set { flag } else { Readiness::NONE };
+    flag(event.is_readable(), Readiness::READABLE)
+        .with(flag(event.is_writable(), Readiness::WRITABLE))
+        .with(flag(event.is_read_closed(), Readiness::READ_CLOSED))
+        .with(flag(event.is_write_closed(), Readiness::WRITE_CLOSED))
+        .with(flag(event.is_error(), Readiness::ERROR))
+}

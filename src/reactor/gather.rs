@@ -1,0 +1,204 @@
+//! Gathered writes: small writes of one task poll become one send.
+//!
+//! A pipelined burst makes an HTTP server write one small response after another. Each is copied into the reactor's
+//! one gather buffer; when the task's poll is over the lot is sent with one system call. A single response is sent at
+//! the same moment as it would be otherwise, give or take the end of the poll. The buffer belongs to one socket at a
+//! time, and to none between polls; a second socket that gathers in the same poll sends the first one's bytes.
+//!
+//! Bytes that the kernel does not take go into the slot. They are sent when the socket has room again, before anything
+//! written later; until then `flush` waits and the socket does not move to another shard.
+
+use super::engine::Reactor;
+use super::slots::{Direction, Readiness, SlotKey};
+use crate::limits::GATHER_BYTES;
+use crate::sys::socket;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::RawFd;
+use std::task::{Poll, Waker};
+
+/// The gather buffer of a shard.
+#[derive(Default)]
+pub(super) struct GatherBuffer {
+    owner: Cell<Option<SlotKey>>,
+    bytes: RefCell<Vec<u8>>,
+}
+
+/// What became of a write that wanted to be gathered.
+#[derive(Debug)]
+pub(crate) enum Gathered {
+    /// Copied; it will be sent at the end of this poll.
+    Yes,
+    /// There is no room before the peer reads; the task has been registered.
+    Wait,
+    /// Everything before it has been sent: write it to the socket directly.
+    Direct,
+    /// An earlier send failed.
+    Failed(io::Error),
+    /// The slot is gone.
+    Stale,
+}
+
+impl Reactor {
+    /// Adds `bytes` to what will be sent when this task's poll is over, all or nothing.
+    #[inline]
+    pub(crate) fn gather(&self, key: SlotKey, bytes: &[u8], waker: &Waker) -> Gathered {
+        let buffer = &self.gathered;
+        let owner = buffer.owner.get();
+        if owner != Some(key) {
+            if owner.is_some() {
+                self.send_gathered();
+            }
+            let mut slots = self.slots.borrow_mut();
+            match slots.get_mut(key) {
+                None => return Gathered::Stale,
+                Some(slot) if slot.socket.out.is_empty() && slot.socket.error.is_none() => {}
+                Some(_) => {
+                    drop(slots);
+                    return self.queue_behind(key, bytes, waker);
+                }
+            }
+            buffer.owner.set(Some(key));
+        }
+        let mut gathered = buffer.bytes.borrow_mut();
+        gathered.extend_from_slice(bytes);
+        if gathered.len() >= GATHER_BYTES {
+            drop(gathered);
+            self.send_gathered();
+        }
+        Gathered::Yes
+    }
+
+    /// Behind bytes that the kernel has refused.
+    #[cold]
+    fn queue_behind(&self, key: SlotKey, bytes: &[u8], waker: &Waker) -> Gathered {
+        let mut slots = self.slots.borrow_mut();
+        let Some(slot) = slots.get_mut(key) else { return Gathered::Stale };
+        if let Some(error) = slot.socket.error.take() {
+            return Gathered::Failed(error);
+        }
+        if slot.socket.out.len() + bytes.len() <= GATHER_BYTES {
+            slot.socket.out.extend_from_slice(bytes);
+            return Gathered::Yes;
+        }
+        let old = slot.write.set_polling(waker);
+        drop(slots);
+        drop(old);
+        Gathered::Wait
+    }
+
+    /// Before a write that is not gathered: everything must have been given to the kernel. `Direct` if it has.
+    pub(crate) fn send_before(&self, key: SlotKey, waker: &Waker) -> Gathered {
+        match self.poll_all_sent(key, waker) {
+            Poll::Ready(Ok(())) => Gathered::Direct,
+            Poll::Ready(Err(error)) => Gathered::Failed(error),
+            Poll::Pending => Gathered::Wait,
+        }
+    }
+
+    /// Ready when the kernel has taken every byte but those gathered in this poll.
+    pub(crate) fn poll_unsent(&self, key: SlotKey, waker: &Waker) -> Poll<io::Result<()>> {
+        let mut slots = self.slots.borrow_mut();
+        let Some(slot) = slots.get_mut(key) else { return Poll::Ready(Ok(())) };
+        if let Some(error) = slot.socket.error.take() {
+            return Poll::Ready(Err(error));
+        }
+        if slot.socket.out.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let old = slot.write.set_polling(waker);
+        drop(slots);
+        drop(old);
+        Poll::Pending
+    }
+
+    /// Ready when the kernel has taken every byte.
+    pub(crate) fn poll_all_sent(&self, key: SlotKey, waker: &Waker) -> Poll<io::Result<()>> {
+        self.send_gathered_of(key);
+        self.send_rest(key);
+        self.poll_unsent(key, waker)
+    }
+
+    /// Whether bytes of this socket have been gathered or refused.
+    #[inline]
+    pub(crate) fn has_unsent(&self, key: SlotKey) -> bool {
+        self.gathered.owner.get() == Some(key)
+            || self.slots.borrow_mut().get_mut(key).is_some_and(|slot| !slot.socket.out.is_empty())
+    }
+
+    /// At the end of a task's poll: sends what it has gathered.
+    #[inline]
+    pub(crate) fn send_gathered(&self) {
+        if let Some(key) = self.gathered.owner.take() {
+            self.send_buffer(key);
+        }
+    }
+
+    /// The same, if it is this socket's.
+    pub(super) fn send_gathered_of(&self, key: SlotKey) {
+        if self.gathered.owner.get() == Some(key) {
+            self.send_gathered();
+        }
+    }
+
+    fn send_buffer(&self, key: SlotKey) {
+        let mut bytes = self.gathered.bytes.borrow_mut();
+        let mut slots = self.slots.borrow_mut();
+        if let Some(slot) = slots.get_mut(key) {
+            match send_once(slot.socket.fd, &bytes) {
+                Ok(sent) if sent == bytes.len() => {}
+                Ok(sent) => {
+                    slot.socket.out.extend_from_slice(&bytes[sent..]);
+                    slot.socket.refuse(true);
+                    slot.readiness = slot.readiness.without(Readiness::of(Direction::Write));
+                }
+                Err(error) => {
+                    slot.socket.error = Some(error);
+                    slot.readiness = slot.readiness.with(Readiness::ERROR);
+                    drop(slots);
+                    // Whoever waits must come and see it.
+                    self.wake_waiters(key, false);
+                }
+            }
+        }
+        bytes.clear();
+    }
+
+    /// Sends what the kernel has refused before, as far as it takes it now.
+    pub(super) fn send_rest(&self, key: SlotKey) {
+        let mut slots = self.slots.borrow_mut();
+        let Some(slot) = slots.get_mut(key) else { return };
+        let registered = &mut slot.socket;
+        if registered.out.is_empty() {
+            return;
+        }
+        match send_once(registered.fd, &registered.out) {
+            Ok(sent) if sent < registered.out.len() => {
+                registered.out.drain(..sent);
+                slot.readiness = slot.readiness.without(Readiness::of(Direction::Write));
+                return;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                registered.error = Some(error);
+                slot.readiness = slot.readiness.with(Readiness::ERROR);
+            }
+        }
+        let registered = &mut slot.socket;
+        registered.out = Vec::new();
+        registered.refuse(false);
+        drop(slots);
+        self.wake_waiters(key, false);
+    }
+}
+
+/// One send; what the kernel does not take counts as nothing.
+fn send_once(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match socket::send_raw(fd, bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Readiness and waiting tasks of the sockets registered with one shard.
+//!
+//! Plain data: the shard's own thread is the only user. Each registered socket has a slot; its key carries a
+//! generation, so an event or a message about a socket that is gone finds nothing.
+//!
+//! Readiness is cached: an edge-triggered event sets it, a system call that would block clears it. Both happen on the
+//! same thread, never during each other, so an event cannot be erased by a call that began before it. What a peer
+//! has closed stays ready for ever, since the kernel does not say it twice.
+
+use crate::table::Table;
+use std::collections::VecDeque;
+use std::task::Waker;
+
+/// Names a slot, and the socket that had it. 40 bits: 20 for the number, 20 for the generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotKey {
+    index: u32,
+    generation: u32,
+}
+
+const KEY_BITS: u32 = 20;
+const KEY_MASK: u32 = (1 << KEY_BITS) - 1;
+
+/// Sockets that one shard can have registered at a time.
+pub(crate) const SLOTS_MAX: u32 = KEY_MASK;
+
+/// The way that bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Read,
+    Write,
+}
+
+/// What a socket is ready for, as one byte of flags.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Readiness(u8);
+
+impl Readiness {
+    pub(crate) const NONE: Readiness = Readiness(0);
+    pub(crate) const READABLE: Readiness = Readiness(1 << 0);
+    pub(crate) const WRITABLE: Readiness = Readiness(1 << 1);
+    pub(crate) const READ_CLOSED: Readiness = Readiness(1 << 2);
+    pub(crate) const WRITE_CLOSED: Readiness = Readiness(1 << 3);
+    pub(crate) const ERROR: Readiness = Readiness(1 << 4);
+    pub(crate) const PRIORITY: Readiness = Readiness(1 << 5);
+
+    pub(crate) const fn with(self, other: Readiness) -> Readiness {
+        Readiness(self.0 | other.0)
+    }
+
+    pub(crate) const fn without(self, other: Readiness) -> Readiness {
+        Readiness(self.0 & !other.0)
+    }
+
+    pub(crate) const fn intersects(self, other: Readiness) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub(crate) const fn only(self, other: Readiness) -> Readiness {
+        Readiness(self.0 & other.0)
+    }
+
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// What makes an operation in this direction worth trying.
+    pub(crate) const fn of(direction: Direction) -> Readiness {
+        match direction {
+            Direction::Read => {
+                Readiness::READABLE.with(Readiness::READ_CLOSED).with(Readiness::ERROR)
+            }
+            Direction::Write => {
+                Readiness::WRITABLE.with(Readiness::WRITE_CLOSED).with(Readiness::ERROR)
+            }
+        }
+    }
+}
+
+/// Tasks that wait for one direction.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    /// The task that polled last: `poll_*` methods promise no more than that. The common case, free of allocation. It
+    /// stays when it has been woken, since the same task will most likely wait again.
+    polling: Option<Waker>,
+    /// Whether that task waits.
+    waiting: bool,
+    /// Tasks inside `&self` futures, in the order they came.
+    queue: VecDeque<(u64, Waker)>,
+    next: u64,
+}
+
+/// Names one waiting `&self` future within its slot and direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WaiterId(u64);
+
+impl Waiters {
+    /// Registers the task of a `poll_*` method. Returns the waker it takes the place of, to be dropped when the slots
+    /// are no longer borrowed: dropping a waker can drop what its task owned.
+    #[inline]
+    #[must_use = "drop it outside the borrow"]
+    pub(crate) fn set_polling(&mut self, waker: &Waker) -> Option<Waker> {
+        self.waiting = true;
+        match &self.polling {
+            Some(known) if known.will_wake(waker) => None,
+            _ => self.polling.replace(waker.clone()),
+        }
+    }
+
+    /// Wakes the polling task if `ours` says that its waker runs nobody's code, so that it may be woken during a borrow.
+    #[inline]
+    fn wake_task(&mut self, ours: impl Fn(&Waker) -> bool) {
+        if self.waiting
+            && let Some(waker) = &self.polling
+            && ours(waker)
+        {
+            self.waiting = false;
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Registers a waiting future, or renews its waker. The second value is as for `set_polling`.
+    pub(crate) fn wait(
+        &mut self,
+        id: Option<WaiterId>,
+        waker: &Waker,
+    ) -> (WaiterId, Option<Waker>) {
+        if let Some(WaiterId(id)) = id
+            && let Some((_, known)) = self.queue.iter_mut().find(|(waiting, _)| *waiting == id)
+        {
+            let old = if known.will_wake(waker) {
+                None
+            } else {
+                Some(std::mem::replace(known, waker.clone()))
+            };
+            return (WaiterId(id), old);
+        }
+        let id = self.next;
+        self.next += 1;
+        self.queue.push_back((id, waker.clone()));
+        (WaiterId(id), None)
+    }
+
+    /// Registers a task outside every shard, which asks anew with each poll: once is enough.
+    pub(crate) fn wait_once(&mut self, waker: &Waker) {
+        if !self.queue.iter().any(|(_, known)| known.will_wake(waker)) {
+            drop(self.wait(None, waker));
+        }
+    }
+
+    /// A waiting future is gone. The waker is as for `set_polling`.
+    #[must_use = "drop it outside the borrow"]
+    pub(crate) fn forget(&mut self, WaiterId(id): WaiterId) -> Option<Waker> {
+        let position = self.queue.iter().position(|(waiting, _)| *waiting == id)?;
+        let (_, waker) = self.queue.remove(position)?;
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+        Some(waker)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.waiting && self.queue.is_empty()
+    }
+
+    /// Takes one of those who wait; called until there is none.
+    #[inline]
+    fn take(&mut self) -> Option<Waker> {
+        if std::mem::take(&mut self.waiting) {
+            return self.polling.take();
+        }
+        self.queue.pop_front().map(|(_, waker)| waker)
+    }
+}
+
+/// One registered socket.
+pub(crate) struct Slot<S> {
+    generation: u32,
+    pub(crate) readiness: Readiness,
+    /// The socket has moved to another shard; the slot goes when nobody waits in it any more.
+    pub(crate) leaving: bool,
+    pub(crate) read: Waiters,
+    pub(crate) write: Waiters,
+    /// What the reactor keeps for the socket: the fd itself, and bytes that wait to be sent.
+    pub(crate) socket: S,
+}
+
+impl<S> Slot<S> {
+    #[inline]
+    pub(crate) fn waiters(&mut self, direction: Direction) -> &mut Waiters {
+        match direction {
+            Direction::Read => &mut self.read,
+            Direction::Write => &mut self.write,
+        }
+    }
+
+    pub(crate) fn is_waited_for(&self) -> bool {
+        !self.read.is_empty() || !self.write.is_empty()
+    }
+
+    /// Wakes the polling tasks that the present readiness concerns, as far as `Waiters::wake_task` may.
+    #[inline]
+    pub(crate) fn wake_tasks(&mut self, ours: impl Fn(&Waker) -> bool) {
+        if self.readiness.intersects(Readiness::of(Direction::Read).with(Readiness::PRIORITY)) {
+            self.read.wake_task(&ours);
+        }
+        if self.readiness.intersects(Readiness::of(Direction::Write)) {
+            self.write.wake_task(&ours);
+        }
+    }
+
+    /// Takes a waiter that the present readiness concerns, or everybody in turn if `all`.
+    #[inline]
+    pub(crate) fn take_waiter(&mut self, all: bool) -> Option<Waker> {
+        let readable = Readiness::of(Direction::Read).with(Readiness::PRIORITY);
+        if (all || self.readiness.intersects(readable))
+            && let Some(waker) = self.read.take()
+        {
+            return Some(waker);
+        }
+        if all || self.readiness.intersects(Readiness::of(Direction::Write)) {
+            return self.write.take();
+        }
+        None
+    }
+}
+
+/// The slots of one shard.
+pub(crate) struct Slots<S> {
+    table: Table<Slot<S>>,
+    next_generation: u32,
+}
+
+impl<S> Slots<S> {
+    pub(crate) const fn new() -> Self {
+        Slots { table: Table::new(), next_generation: 0 }
+    }
+
+    /// A slot without readiness, or the socket back if there are too many.
+    pub(crate) fn insert(&mut self, socket: S) -> Result<SlotKey, S> {
+        if self.table.len() as u32 >= SLOTS_MAX {
+            return Err(socket);
+        }
+        // One sequence for all slots: a slot that is reused at once still gets a generation long unused.
+        let generation = self.next_generation;
+        self.next_generation = (generation + 1) & KEY_MASK;
+        let index = self.table.insert(Slot {
+            generation,
+            readiness: Readiness::default(),
+            leaving: false,
+            read: Waiters::default(),
+            write: Waiters::default(),
+            socket,
+        });
+        Ok(SlotKey { index, generation })
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, key: SlotKey) -> Option<&mut Slot<S>> {
+        self.table.get_mut(key.index).filter(|slot| slot.generation == key.generation)
+    }
+
+    pub(crate) fn remove(&mut self, key: SlotKey) -> Option<Slot<S>> {
+        self.get_mut(key)?;
+        self.table.remove(key.index)
+    }
+
+    /// Takes every slot: the end of the shard.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Slot<S>> + '_ {
+        (0..self.table.capacity()).filter_map(|index| self.table.remove(index))
+    }
+}
+
+impl SlotKey {
+    pub(crate) const BITS: u32 = 2 * KEY_BITS;
+
+    /// As the low [`SlotKey::BITS`] bits of a number.
+    #[inline(always)]
+    pub(crate) const fn to_bits(self) -> u64 {
+        (self.generation as u64) << KEY_BITS | self.index as u64
+    }
+
+    #[inline(always)]
+    pub(crate) const fn from_bits(bits: u64) -> SlotKey {
+        SlotKey { index: bits as u32 & KEY_MASK, generation: (bits >> KEY_BITS) as u32 & KEY_MASK }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_stale_key_finds_nothing(steps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 1..300)) {
+            let mut slots = Slots::new();
+            let mut live = Vec::new();
+            let mut dead = Vec::new();
+            for (number, (insert, pick)) in steps.into_iter().enumerate() {
+                if insert || live.is_empty() {
+                    live.push((slots.insert(number).expect("few"), number));
+                } else {
+                    let (key, value) = live.swap_remove(pick.index(live.len()));
+                    prop_assert_eq!(slots.remove(key).expect("live").socket, value);
+                    dead.push(key);
+                }
+                for (key, value) in &live {
+                    prop_assert_eq!(&slots.get_mut(*key).expect("live").socket, value);
+                    prop_assert_eq!(SlotKey::from_bits(key.to_bits()), *key);
+                }
+                prop_assert!(dead.iter().all(|key| slots.get_mut(*key).is_none()));
+            }
+        }
+    }
+
+    #[test]
+    fn every_waiter_is_woken_once() {
+        let mut slots = Slots::new();
+        let key = slots.insert(()).expect("empty");
+        let slot = slots.get_mut(key).expect("live");
+        let waker = Waker::noop();
+        drop(slot.read.set_polling(waker));
+        let (first, _) = slot.read.wait(None, waker);
+        drop(slot.read.wait(None, waker));
+        drop(slot.read.wait(Some(first), waker));
+        drop(slot.write.set_polling(waker));
+        slot.readiness = Readiness::READABLE;
+        let woken = std::iter::from_fn(|| slot.take_waiter(false)).count();
+        assert_eq!(woken, 3, "one polling task and two futures, not the writer");
+        assert!(slot.is_waited_for(), "the writer still waits");
+    }
+}

@@ -1,0 +1,616 @@
+//! A socket, as the facilities hold it: an fd whose readiness follows the shard that polls it.
+//!
+//! Where it is registered is one atomic word: the shard's uid and its slot. On that shard an operation costs a look at
+//! the slot and the system call. On another shard the socket moves: it is registered there (which reports its present
+//! readiness, so nothing is lost) and the old home is told to let go, unless tasks still wait there, in which case the
+//! socket stays registered with both until they have been woken. On a thread that is no shard the system call is tried
+//! and the home is asked to wake the waiting task.
+//!
+//! A source that has never had to wait is registered nowhere.
+
+use super::engine::{Descriptor, Gate};
+use super::gather::Gathered;
+use super::interest::{Interest, Ready};
+use super::slots::{Direction, Readiness, SlotKey, WaiterId};
+use crate::mesh::inbox::Inbox;
+use crate::mesh::message::Notice;
+use crate::shard::Shard;
+use crate::shard::context::with_current;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, lock};
+use crate::task::home::add;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// See the module. `Send` and `Sync` when the socket is.
+pub(crate) struct Source<S: Socket> {
+    shared: Arc<Shared<S>>,
+    /// Uid and slot key where it was registered last; 0: nowhere.
+    place: AtomicU64,
+    /// Every registration, at most one per shard. Locked to move, never for an operation at home.
+    homes: Mutex<Vec<Registration>>,
+}
+
+/// What can be a source: any of the standard library's sockets.
+pub(crate) trait Socket: AsFd + From<OwnedFd> + Send + Sync + 'static {}
+impl<S: AsFd + From<OwnedFd> + Send + Sync + 'static> Socket for S {}
+
+struct Shared<S> {
+    socket: S,
+    /// A slot holds bytes that must go before anything else is written.
+    unsent: AtomicBool,
+}
+
+struct Registration {
+    inbox: Arc<Inbox>,
+    key: SlotKey,
+}
+
+impl<S: Socket> Descriptor for Shared<S> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn set_unsent(&self, unsent: bool) {
+        self.unsent.store(unsent, Ordering::Release);
+    }
+}
+
+fn place_of(uid: u32, key: SlotKey) -> u64 {
+    u64::from(uid) << SlotKey::BITS | key.to_bits()
+}
+
+/// Where an operation finds itself.
+enum Here {
+    /// On the shard where the socket is registered.
+    Home(SlotKey),
+    /// On a shard, and the socket is registered nowhere.
+    Unregistered,
+    /// On a shard, and the socket is registered elsewhere.
+    Away,
+}
+
+/// What to do before an operation.
+#[derive(Clone, Copy)]
+enum Start {
+    /// Try it; the socket is registered here.
+    Try,
+    /// Try it; the socket is registered nowhere.
+    TryUnregistered,
+    Pending,
+    Move,
+    Outside,
+}
+
+impl<S: Socket> Source<S> {
+    /// `socket` must be non-blocking.
+    pub(crate) fn new(socket: S) -> Source<S> {
+        Source {
+            shared: Arc::new(Shared { socket, unsent: AtomicBool::new(false) }),
+            place: AtomicU64::new(0),
+            homes: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.shared.socket
+    }
+
+    /// The socket, registered nowhere any more.
+    ///
+    /// # Errors
+    /// If the fd had to be duplicated, because it is still registered with another shard, and could not be.
+    pub(crate) fn into_inner(mut self) -> io::Result<S> {
+        self.leave(true);
+        let shared = self.shared.clone();
+        drop(self);
+        match Arc::try_unwrap(shared) {
+            Ok(shared) => Ok(shared.socket),
+            Err(shared) => Ok(S::from(shared.socket.as_fd().try_clone_to_owned()?)),
+        }
+    }
+
+    #[inline(always)]
+    fn here(&self, shard: &Shard) -> Here {
+        let place = self.place.load(Ordering::Relaxed);
+        if place >> SlotKey::BITS == shard.uid() {
+            Here::Home(SlotKey::from_bits(place))
+        } else if place == 0 {
+            Here::Unregistered
+        } else {
+            Here::Away
+        }
+    }
+
+    /// Before a poll-style operation.
+    #[inline]
+    fn start(&self, context: &Context<'_>, direction: Direction) -> Start {
+        let started = with_current(|shard| {
+            if !shard.charge_io() {
+                context.waker().wake_by_ref();
+                return Start::Pending;
+            }
+            match self.here(shard) {
+                Here::Home(key) => match shard.reactor.gate(key, direction, context.waker()) {
+                    Gate::Try => Start::Try,
+                    Gate::Wait => Start::Pending,
+                    Gate::Stale => Start::Move,
+                },
+                Here::Unregistered => Start::TryUnregistered,
+                Here::Away => Start::Move,
+            }
+        });
+        started.unwrap_or(Start::Outside)
+    }
+
+    /// Runs `f` with the slot here, after `Start::Try`. A half of the socket on another shard may have moved it away since
+    /// then: what `place` names now is a slot of that shard, which must not be taken for one of this.
+    #[inline(always)]
+    fn with_slot(&self, f: impl FnOnce(&Shard, SlotKey)) {
+        with_current(|shard| {
+            if let Here::Home(key) = self.here(shard) {
+                f(shard, key);
+            }
+        });
+    }
+
+    /// Tries `f` when the socket may be ready; on "would block" the task is registered as the direction's one polling
+    /// task. `short` says of a result that the kernel had no more to give.
+    #[inline]
+    fn poll_with<R>(
+        &self,
+        context: &mut Context<'_>,
+        direction: Direction,
+        mut f: impl FnMut(&S) -> io::Result<R>,
+        short: impl Fn(&R) -> bool,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            let registered = match self.start(context, direction) {
+                Start::Try => true,
+                Start::TryUnregistered => false,
+                Start::Pending => return Poll::Pending,
+                Start::Move => match self.move_here() {
+                    Ok(true) => continue,
+                    Ok(false) => return self.poll_outside(context, direction, f),
+                    Err(error) => return Poll::Ready(Err(error)),
+                },
+                Start::Outside => return self.poll_outside(context, direction, f),
+            };
+            match f(&self.shared.socket) {
+                Ok(result) => {
+                    if registered && short(&result) {
+                        self.with_slot(|shard, key| shard.reactor.clear(key, direction));
+                    }
+                    return Poll::Ready(Ok(result));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // The next round registers the task.
+                    if registered {
+                        self.with_slot(|shard, key| shard.reactor.clear_all(key, direction));
+                    } else if let Err(error) = self.move_here() {
+                        return Poll::Ready(Err(error));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Poll-style operation: one waiting task per direction, the one that polled last.
+    pub(crate) fn poll_io<R>(
+        &self,
+        context: &mut Context<'_>,
+        direction: Direction,
+        f: impl FnMut(&S) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        self.poll_with(context, direction, f, |_| false)
+    }
+
+    /// [`Source::poll_io`] for stream sockets: less than `wanted` means that there is no more for now.
+    #[inline]
+    pub(crate) fn poll_stream_io(
+        &self,
+        context: &mut Context<'_>,
+        direction: Direction,
+        wanted: usize,
+        f: impl FnMut(&S) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        if direction == Direction::Write && self.may_hold_bytes() {
+            match self.poll_all_sent(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        // Zero is the end of the stream, which stays true: only a short count of bytes says "no more for now".
+        self.poll_with(context, direction, f, |&count| count > 0 && count < wanted)
+    }
+
+    /// Readiness alone.
+    pub(crate) fn poll_ready(
+        &self,
+        context: &mut Context<'_>,
+        direction: Direction,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            match self.start(context, direction) {
+                Start::Try => return Poll::Ready(Ok(())),
+                Start::Pending => return Poll::Pending,
+                Start::TryUnregistered | Start::Move => match self.move_here() {
+                    Ok(true) => {}
+                    Ok(false) => return self.watch(context, direction),
+                    Err(error) => return Poll::Ready(Err(error)),
+                },
+                Start::Outside => return self.watch(context, direction),
+            }
+        }
+    }
+
+    /// Runs `f` if the socket is not known to be unready; remembers when it says "would block".
+    pub(crate) fn try_io<R>(
+        &self,
+        direction: Direction,
+        f: impl FnOnce(&S) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let key = with_current(|shard| match self.here(shard) {
+            Here::Home(key) => Some((key, shard.reactor.readiness(key)?)),
+            Here::Unregistered | Here::Away => None,
+        })
+        .flatten();
+        if let Some((_, readiness)) = key
+            && !readiness.intersects(Readiness::of(direction))
+        {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let result = f(&self.shared.socket);
+        if let (Some((key, _)), Err(error)) = (key, &result)
+            && error.kind() == io::ErrorKind::WouldBlock
+        {
+            with_current(|shard| shard.reactor.clear_all(key, direction));
+        }
+        result
+    }
+
+    /// Waits for readiness. Any number of tasks may wait; none is forgotten. Cancel safe.
+    pub(crate) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        Wait { source: self, interest, waiting: [None, None], watched: false }.await
+    }
+
+    /// Waits until `f` does not say "would block". Any number of tasks may wait. Cancel safe.
+    pub(crate) async fn async_io<R>(
+        &self,
+        direction: Direction,
+        mut f: impl FnMut(&S) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let interest = match direction {
+            Direction::Read => Interest::READABLE,
+            Direction::Write => Interest::WRITABLE,
+        };
+        // A socket that is registered nowhere may well be ready: try before asking.
+        let mut fresh = self.place.load(Ordering::Relaxed) == 0;
+        loop {
+            if !std::mem::take(&mut fresh) {
+                self.ready(interest).await?;
+            }
+            match self.try_io(direction, &mut f) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    // Moving between shards.
+
+    /// Registers with the current shard. False: there is none, or the socket cannot move now.
+    #[cold]
+    fn move_here(&self) -> io::Result<bool> {
+        if self.shared.unsent.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let moved = with_current(|shard| -> io::Result<()> {
+            let mut homes = lock(&self.homes);
+            let uid = shard.inbox().uid();
+            if let Some(index) = homes.iter().position(|home| home.inbox.uid() == uid) {
+                if shard.reactor.readiness(homes[index].key).is_some() {
+                    self.place.store(place_of(uid, homes[index].key), Ordering::Relaxed);
+                    return Ok(());
+                }
+                homes.swap_remove(index);
+            }
+            let key = shard.reactor.register(self.shared.clone())?;
+            if !homes.is_empty() {
+                add(&shard.counters.sockets_adopted, 1);
+            }
+            self.place.store(place_of(uid, key), Ordering::Relaxed);
+            // The others let go unless somebody waits there; a stale entry does no harm.
+            for home in homes.iter() {
+                home.inbox.notify(Notice::MovedAway(home.key));
+            }
+            homes.retain(|home| !home.inbox.is_closed());
+            homes.push(Registration { inbox: shard.inbox().clone(), key });
+            Ok(())
+        });
+        moved.transpose().map(|moved| moved.is_some())
+    }
+
+    /// An operation on a thread that is no shard, or while the socket cannot move.
+    #[cold]
+    fn poll_outside<R>(
+        &self,
+        context: &mut Context<'_>,
+        direction: Direction,
+        mut f: impl FnMut(&S) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        if direction == Direction::Write && self.shared.unsent.load(Ordering::Acquire) {
+            return self
+                .watch(context, direction)
+                .map(|ready| Err(ready.err().unwrap_or_else(|| io::ErrorKind::WouldBlock.into())));
+        }
+        loop {
+            match f(&self.shared.socket) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return match self.watch(context, direction) {
+                        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                        _ => Poll::Pending,
+                    };
+                }
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Asks the home to wake the task.
+    fn watch(&self, context: &Context<'_>, direction: Direction) -> Poll<io::Result<()>> {
+        let homes = lock(&self.homes);
+        let Some(home) = homes.iter().find(|home| !home.inbox.is_closed()) else {
+            return Poll::Ready(Err(io::Error::other(
+                "no Corelane shard watches this socket: poll it in a task of a Runtime or inside corelane::block_on first",
+            )));
+        };
+        home.inbox.notify(Notice::Watch {
+            slot: home.key,
+            direction,
+            waker: context.waker().clone(),
+        });
+        Poll::Pending
+    }
+
+    /// Ends every registration. `open`: the fd lives on, so the kernel must be told.
+    fn leave(&mut self, open: bool) {
+        let homes = std::mem::take(&mut *lock(&self.homes));
+        self.place.store(0, Ordering::Relaxed);
+        for home in homes {
+            let here = with_current(|shard| {
+                let here = shard.inbox().uid() == home.inbox.uid();
+                if here && open {
+                    shard.reactor.send_and_deregister(home.key);
+                } else if here {
+                    shard.reactor.forget_slot(home.key);
+                }
+                here
+            });
+            if here != Some(true) {
+                home.inbox.notify(Notice::Dropped(home.key));
+            }
+        }
+    }
+
+    // Gathered writes, for the HTTP adapter.
+
+    /// Adds `bytes` to what is sent at the end of this task's poll.
+    #[inline]
+    pub(crate) fn poll_gather(
+        &self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+        write: impl FnMut(&S) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let gathered = with_current(|shard| match self.here(shard) {
+            Here::Home(key) => shard.reactor.gather(key, bytes, context.waker()),
+            Here::Unregistered | Here::Away => Gathered::Stale,
+        });
+        match gathered {
+            Some(Gathered::Yes) => Poll::Ready(Ok(bytes.len())),
+            other => self.follow_gathered(context, other, bytes.len(), write),
+        }
+    }
+
+    /// Writes what is too large to copy, when everything before it has gone.
+    pub(crate) fn poll_write_after_gathered(
+        &self,
+        context: &mut Context<'_>,
+        length: usize,
+        write: impl FnMut(&S) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let room = with_current(|shard| match self.here(shard) {
+            Here::Home(key) => shard.reactor.send_before(key, context.waker()),
+            Here::Unregistered | Here::Away => Gathered::Stale,
+        });
+        self.follow_gathered(context, room, length, write)
+    }
+
+    fn follow_gathered(
+        &self,
+        context: &mut Context<'_>,
+        gathered: Option<Gathered>,
+        length: usize,
+        write: impl FnMut(&S) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        match gathered {
+            Some(Gathered::Yes) => Poll::Ready(Ok(length)),
+            Some(Gathered::Wait) => Poll::Pending,
+            Some(Gathered::Failed(error)) => Poll::Ready(Err(error)),
+            Some(Gathered::Direct) => {
+                self.poll_with(context, Direction::Write, write, |&count| count < length)
+            }
+            Some(Gathered::Stale) | None => {
+                self.poll_stream_io(context, Direction::Write, length, write)
+            }
+        }
+    }
+
+    /// Ready when nothing is left that the kernel has refused; what was gathered in this poll is on its way.
+    #[inline]
+    pub(crate) fn poll_unsent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.shared.unsent.load(Ordering::Acquire) {
+            return Poll::Ready(Ok(()));
+        }
+        self.at_slot(context, |shard, key, context| shard.reactor.poll_unsent(key, context.waker()))
+    }
+
+    /// Ready when every byte written has been given to the kernel.
+    pub(crate) fn poll_all_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.at_slot(context, |shard, key, context| {
+            shard.reactor.poll_all_sent(key, context.waker())
+        })
+    }
+
+    fn at_slot(
+        &self,
+        context: &mut Context<'_>,
+        f: impl FnOnce(&Shard, SlotKey, &mut Context<'_>) -> Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        let at_home = with_current(|shard| match self.here(shard) {
+            Here::Home(key) => Some(f(shard, key, context)),
+            Here::Unregistered | Here::Away => None,
+        });
+        match at_home.flatten() {
+            Some(polled) => polled,
+            None if self.shared.unsent.load(Ordering::Acquire) => {
+                self.watch(context, Direction::Write)
+            }
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether bytes may wait in the slot here, or do wait in one elsewhere.
+    #[inline]
+    fn may_hold_bytes(&self) -> bool {
+        let here = with_current(|shard| match self.here(shard) {
+            Here::Home(key) => shard.reactor.has_unsent(key),
+            Here::Unregistered | Here::Away => false,
+        });
+        here == Some(true) || self.shared.unsent.load(Ordering::Acquire)
+    }
+}
+
+impl<S: Socket> Drop for Source<S> {
+    fn drop(&mut self) {
+        if self.place.load(Ordering::Relaxed) != 0 {
+            self.leave(false);
+        }
+    }
+}
+
+impl<S: Socket + fmt::Debug> fmt::Debug for Source<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.socket.fmt(f)
+    }
+}
+
+/// A `&self` wait for readiness.
+struct Wait<'a, S: Socket> {
+    source: &'a Source<S>,
+    interest: Interest,
+    /// Where it waits, by direction.
+    waiting: [Option<(u64, WaiterId)>; 2],
+    /// A thread that is no shard has asked the home.
+    watched: bool,
+}
+
+const DIRECTIONS: [Direction; 2] = [Direction::Read, Direction::Write];
+
+impl<S: Socket> Wait<'_, S> {
+    fn wants(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::Read => self.interest.is_readable(),
+            Direction::Write => self.interest.is_writable(),
+        }
+    }
+
+    /// At the slot `key` of `shard`. None: there is no such slot any more.
+    fn poll_at(
+        &mut self,
+        shard: &Shard,
+        key: SlotKey,
+        context: &Context<'_>,
+    ) -> Option<Poll<Ready>> {
+        let readiness = shard.reactor.readiness(key)?.only(self.interest.readiness());
+        if !readiness.is_empty() {
+            return Some(Poll::Ready(Ready::new(readiness)));
+        }
+        let place = place_of(shard.inbox().uid(), key);
+        for (index, direction) in DIRECTIONS.into_iter().enumerate() {
+            if self.wants(direction) {
+                let known =
+                    self.waiting[index].filter(|(there, _)| *there == place).map(|(_, id)| id);
+                let id = shard.reactor.wait(key, direction, known, context.waker())?;
+                self.waiting[index] = Some((place, id));
+            }
+        }
+        Some(Poll::Pending)
+    }
+}
+
+impl<S: Socket> Future for Wait<'_, S> {
+    type Output = io::Result<Ready>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<Ready>> {
+        loop {
+            let source = self.source;
+            let here = with_current(|shard| {
+                if !shard.charge_io() {
+                    context.waker().wake_by_ref();
+                    return Some(Poll::Pending);
+                }
+                match source.here(shard) {
+                    Here::Home(key) => self.poll_at(shard, key, context),
+                    Here::Unregistered | Here::Away => None,
+                }
+            });
+            match here {
+                Some(Some(polled)) => return polled.map(Ok),
+                Some(None) if source.move_here()? => {}
+                // No shard, or the socket cannot move: the home answers, and then readiness is taken on trust.
+                _ if self.watched => {
+                    return Poll::Ready(Ok(Ready::new(
+                        self.interest
+                            .readiness()
+                            .only(Readiness::READABLE.with(Readiness::WRITABLE)),
+                    )));
+                }
+                _ => {
+                    for direction in
+                        DIRECTIONS.into_iter().filter(|&direction| self.wants(direction))
+                    {
+                        if let Poll::Ready(Err(error)) = source.watch(context, direction) {
+                            return Poll::Ready(Err(error));
+                        }
+                    }
+                    self.watched = true;
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl<S: Socket> Drop for Wait<'_, S> {
+    fn drop(&mut self) {
+        for (index, direction) in DIRECTIONS.into_iter().enumerate() {
+            let Some((place, id)) = self.waiting[index].take() else { continue };
+            // Elsewhere the waker stays until the next event, which costs a spurious wake.
+            with_current(|shard| {
+                if place >> SlotKey::BITS == u64::from(shard.inbox().uid()) {
+                    shard.reactor.forget(SlotKey::from_bits(place), direction, id);
+                }
+            });
+        }
+    }
+}

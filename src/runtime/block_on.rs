@@ -1,0 +1,100 @@
+//! `block_on`: makes the calling thread a shard for as long as one future takes.
+
+use crate::limits::Limits;
+use crate::shard::context;
+use crate::shard::fleet::Fleet;
+use crate::shard::{Seed, Shard};
+use crate::sync::Arc;
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// Runs a future to its end on the calling thread, which is a shard for that long: sockets, timers and
+/// [`spawn_local`](crate::spawn_local) work in it. It belongs to no runtime: there are no other shards to call.
+///
+/// Tasks spawned in it and not ended are dropped when it returns.
+///
+/// # Panics
+/// Inside another `block_on` or a shard's task, where blocking would stop everything else on the thread; and if the
+/// operating system gives no epoll instance.
+///
+/// # Examples
+/// ```
+/// assert_eq!(corelane::block_on(async { 1 + 1 }), 2);
+/// ```
+#[track_caller]
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    refuse_nested();
+    let limits = Limits::default();
+    let pool = crate::blocking::Pool::new(limits.blocking_threads);
+    let fleet = Fleet::new(limits, Vec::new(), pool);
+    let output = run(fleet.clone(), future);
+    fleet.pool().close();
+    output
+}
+
+#[track_caller]
+pub(crate) fn refuse_nested() {
+    assert!(
+        context::with_current(|_| ()).is_none(),
+        "block_on was called inside a Corelane shard, which it would block: await the future instead, or use spawn_blocking"
+    );
+}
+
+/// Runs `future` on a shard of its own that can call the shards of `fleet`.
+#[track_caller]
+pub(crate) fn run<F: Future>(fleet: Arc<Fleet>, future: F) -> F::Output {
+    let seed = match Seed::new(fleet.limits()) {
+        Ok(seed) => seed,
+        Err(error) => panic!("block_on needs an epoll instance and an eventfd: {error}"),
+    };
+    let shard = Shard::new(None, seed, fleet, Arc::default());
+    /// Closes the shard also when the future panics.
+    struct Close(Rc<Shard>);
+    impl Drop for Close {
+        fn drop(&mut self) {
+            self.0.close();
+        }
+    }
+    let close = Close(shard.clone());
+    context::enter(&shard, || {
+        let waker = stand_in(&shard);
+        // The stand-in's first poll was no wake of the future.
+        shard.take_root_wake();
+        let mut root = pin!(future);
+        loop {
+            shard.grant_io();
+            let polled = root.as_mut().poll(&mut Context::from_waker(&waker));
+            shard.reactor.send_gathered();
+            if let Poll::Ready(output) = polled {
+                drop(close);
+                return output;
+            }
+            while !shard.take_root_wake() {
+                shard.turn(None);
+            }
+        }
+    })
+}
+
+/// The future of a `block_on` need not be `'static`, so it cannot be a task. A small task stands for it: whoever wakes
+/// the future wakes that task, which tells the shard.
+fn stand_in(shard: &Shard) -> Waker {
+    let slot = Rc::new(RefCell::new(None));
+    let waker = slot.clone();
+    let stand_in = poll_fn(move |context| {
+        slot.borrow_mut().get_or_insert_with(|| context.waker().clone());
+        context::with_current(Shard::wake_root);
+        Poll::<()>::Pending
+    });
+    drop(crate::task::JoinHandle::spawn(shard.home(), stand_in));
+    loop {
+        shard.turn(Some(Duration::ZERO));
+        if let Some(waker) = waker.borrow().as_ref() {
+            return Waker::clone(waker);
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! Starting a runtime, all or nothing, and stopping it.
+//!
+//! The starting thread makes every poll and inbox, then the threads; each pins itself and makes its shard, and reports.
+//! Only when all have reported does any of them turn. If one fails, the others are told to go home, joined, and the
+//! error says which shard failed and why.
+
+use super::handle::Handle;
+use super::watch::{self, Trouble, Watch};
+use crate::blocking::Pool;
+use crate::error::{Error, ErrorKind};
+use crate::id::{CpuId, ShardId};
+use crate::limits::Limits;
+use crate::shard::counters::PublishedLine;
+use crate::shard::fleet::{Fleet, Member};
+use crate::shard::{Seed, Shard, context};
+use crate::sync::Arc;
+use crate::sys::{affinity, cpus};
+use crate::topology::{Cores, Placement};
+use std::fmt;
+use std::future::Future;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// Whether shards must be pinned to their CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pin {
+    /// Refuse to start if a shard cannot be pinned.
+    Required,
+    /// Try; where it is refused, run unpinned and say so in [`ShardInfo::pinned`].
+    #[default]
+    BestEffort,
+    /// Leave threads where the scheduler puts them.
+    Off,
+}
+
+/// Settings of a runtime that is to be started.
+///
+/// # Examples
+/// ```
+/// use corelane::{Runtime, Pin};
+/// let runtime = Runtime::builder().cores("1".parse()?).pin(Pin::BestEffort).thread_name("proxy").start()?;
+/// assert_eq!(runtime.handle().shard_count(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+#[must_use = "a builder does nothing before start()"]
+pub struct Builder {
+    cores: Cores,
+    pin: Pin,
+    limits: Limits,
+    thread_name: String,
+    observer: Option<watch::Observer>,
+    stall_threshold: Duration,
+}
+
+/// A shard that has not finished a turn for this long is worth a word: a turn is meant to last a millisecond.
+const STALL_THRESHOLD: Duration = Duration::from_millis(25);
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder {
+            cores: Cores::All,
+            pin: Pin::default(),
+            limits: Limits::default(),
+            thread_name: "corelane".into(),
+            observer: None,
+            stall_threshold: STALL_THRESHOLD,
+        }
+    }
+}
+
+impl Builder {
+    /// Which CPUs get a shard. Default: all that this process may use.
+    pub fn cores(mut self, cores: Cores) -> Self {
+        self.cores = cores;
+        self
+    }
+
+    /// Whether shards must be pinned. Default: [`Pin::BestEffort`].
+    pub fn pin(mut self, pin: Pin) -> Self {
+        self.pin = pin;
+        self
+    }
+
+    /// Bounds of queues and phases.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What threads are called: the shard's number is added. Linux shows the first 15 bytes.
+    pub fn thread_name(mut self, name: impl Into<String>) -> Self {
+        self.thread_name = name.into();
+        self
+    }
+
+    /// Has the shards watched from a thread of its own, and `observer` told of tasks that hold a shard up and of CPUs
+    /// that go offline. It runs on that thread. Without an observer there is no such thread.
+    pub fn on_trouble(mut self, observer: impl Fn(Trouble) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// How long a task may hold its shard before `on_trouble` is told. Default: 25 milliseconds.
+    pub fn stall_threshold(mut self, threshold: Duration) -> Self {
+        self.stall_threshold = threshold;
+        self
+    }
+
+    /// Starts every shard, or none.
+    ///
+    /// # Errors
+    /// The CPUs cannot be had, or the operating system refuses a thread, a poll, or a pin that is
+    /// [required](Pin::Required). Nothing is left behind.
+    pub fn start(self) -> Result<Runtime, Error> {
+        let Placement { cpus, warnings } = self.place()?;
+        self.check_limits()?;
+        let limits = &self.limits;
+        // The pool remembers the CPU mask of this thread, which is not pinned by us.
+        let pool = Pool::new(limits.blocking_threads);
+        let seed = |index: usize| {
+            Seed::new(limits).map_err(|error| {
+                refused(format!("shard {index} got no epoll instance or eventfd"), error)
+            })
+        };
+        let seeds = (0..cpus.len()).map(seed).collect::<Result<Vec<Seed>, Error>>()?;
+        let member = |seed: &Seed| Member {
+            inbox: seed.inbox.clone(),
+            published: Arc::new(PublishedLine::default()),
+        };
+        let fleet = Fleet::new(limits.clone(), seeds.iter().map(member).collect(), pool);
+
+        let mut starting = Starting { threads: Vec::new(), fleet };
+        for (index, (seed, cpu)) in seeds.into_iter().zip(cpus).enumerate() {
+            // On error `starting` is dropped, which stops and joins those before.
+            starting.spawn(&self, ShardId(index as u16), cpu, seed)?;
+        }
+        // Asking for every CPU means siblings too; asking for some that turn out to be siblings may be a mistake.
+        let unexpected = matches!(self.cores, Cores::Count(_) | Cores::List(_));
+        let warnings = warnings.iter().filter(|_| unexpected).map(ToString::to_string).collect();
+        let mut runtime = starting.finish(warnings)?;
+        if let Some(observer) = self.observer {
+            let fleet = runtime.handle.fleet().clone();
+            let watch = Watch::start(fleet, &runtime.shards, self.stall_threshold, observer);
+            runtime.watch = Some(
+                watch.map_err(|error| refused("there is no thread to watch the shards", error))?,
+            );
+        }
+        Ok(runtime)
+    }
+
+    fn place(&self) -> Result<Placement, Error> {
+        let allowed = cpus::allowed()
+            .map_err(|error| refused("the CPUs this process may use cannot be read", error))?;
+        let topology = cpus::topology();
+        // A cgroup's quota can allow less time than the mask has CPUs.
+        let cores = match &self.cores {
+            Cores::All => Cores::Count(cpus::usable_count(allowed.len())),
+            chosen => chosen.clone(),
+        };
+        Placement::plan(&topology, &allowed, &cores)
+            .map_err(|error| Error::new(ErrorKind::Placement, error.to_string()))
+    }
+
+    fn check_limits(&self) -> Result<(), Error> {
+        let Limits {
+            polls_per_turn,
+            io_per_poll,
+            messages_per_turn,
+            inbox_capacity,
+            timers_per_turn,
+            events,
+            ..
+        } = self.limits;
+        let zero = [
+            ("polls_per_turn", polls_per_turn as usize),
+            ("io_per_poll", io_per_poll as usize),
+            ("messages_per_turn", messages_per_turn),
+            ("inbox_capacity", inbox_capacity),
+            ("timers_per_turn", timers_per_turn),
+            ("events", events),
+        ];
+        match zero.iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => {
+                Err(Error::new(ErrorKind::Config, format!("{name} is 0, and must be at least 1")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn refused(text: impl Into<String>, error: std::io::Error) -> Error {
+    let text = format!("{}: {error}", text.into());
+    Error::new(ErrorKind::Start, text).because(error)
+}
+
+/// What a new thread says when it is ready to turn, or why it is not.
+type Report = Result<bool, Error>;
+
+/// Threads that wait for the word to go. Dropped, it sends them home.
+struct Starting {
+    threads: Vec<StartingThread>,
+    fleet: Arc<Fleet>,
+}
+
+struct StartingThread {
+    info: ShardInfo,
+    go: mpsc::Sender<()>,
+    report: mpsc::Receiver<Report>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Starting {
+    fn spawn(
+        &mut self,
+        builder: &Builder,
+        shard: ShardId,
+        cpu: CpuId,
+        seed: Seed,
+    ) -> Result<(), Error> {
+        let (go, wait) = mpsc::channel();
+        let (tell, report) = mpsc::channel();
+        let fleet = self.fleet.clone();
+        let pin = builder.pin;
+        let name = format!("{}-{}", builder.thread_name, shard.index());
+        let thread = thread::Builder::new()
+            .name(name)
+            .spawn(move || shard_thread(shard, cpu, pin, seed, fleet, &tell, &wait))
+            .map_err(|error| {
+                refused(format!("the operating system gave no thread for {shard}"), error)
+            })?;
+        let info = ShardInfo { shard, cpu, pinned: false };
+        self.threads.push(StartingThread { info, go, report, thread });
+        Ok(())
+    }
+
+    /// Waits for every report, then lets all go.
+    fn finish(mut self, warnings: Vec<String>) -> Result<Runtime, Error> {
+        for starting in &mut self.threads {
+            starting.info.pinned = starting.report.recv().unwrap_or_else(|_| {
+                let shard = starting.info.shard;
+                Err(Error::new(
+                    ErrorKind::Start,
+                    format!("the thread of {shard} ended before it was ready"),
+                ))
+            })?;
+        }
+        let mut shards = Vec::new();
+        let mut threads = Vec::new();
+        for starting in self.threads.drain(..) {
+            // A thread that has reported waits for this word and nothing else.
+            let _ = starting.go.send(());
+            shards.push(starting.info);
+            threads.push(starting.thread);
+        }
+        Ok(Runtime {
+            handle: Handle::new(self.fleet.clone()),
+            shards,
+            threads,
+            warnings,
+            watch: None,
+        })
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        for StartingThread { go, thread, .. } in self.threads.drain(..).rev() {
+            // Without a sender the thread's wait ends, and so does the thread.
+            drop(go);
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The whole life of a shard's thread.
+fn shard_thread(
+    id: ShardId,
+    cpu: CpuId,
+    pin: Pin,
+    seed: Seed,
+    fleet: Arc<Fleet>,
+    tell: &mpsc::Sender<Report>,
+    go: &mpsc::Receiver<()>,
+) {
+    let pinned = pin_to(id, cpu, pin);
+    let failed = pinned.is_err();
+    let published = fleet.published(id);
+    // A starting thread that has gone away hears nothing, and says nothing either: `go` fails below.
+    let _ = tell.send(pinned);
+    if failed {
+        return;
+    }
+    let shard = Shard::new(Some(id), seed, fleet, published);
+    /// Closes the shard however its loop ends, so that nobody waits for an answer from it.
+    struct Close(std::rc::Rc<Shard>);
+    impl Drop for Close {
+        fn drop(&mut self) {
+            self.0.close();
+        }
+    }
+    let close = Close(shard);
+    if go.recv().is_ok() {
+        close.0.run();
+    }
+}
+
+fn pin_to(shard: ShardId, cpu: CpuId, pin: Pin) -> Result<bool, Error> {
+    if pin == Pin::Off {
+        return Ok(false);
+    }
+    match affinity::pin_current_thread(cpu) {
+        Ok(()) => Ok(true),
+        Err(error) if pin == Pin::Required => {
+            Err(refused(format!("{shard} cannot be pinned to {cpu}"), error))
+        }
+        Err(_) => Ok(false),
+    }
+}
+
+/// Where a shard runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShardInfo {
+    /// Which shard.
+    pub shard: ShardId,
+    /// The CPU it was meant for.
+    pub cpu: CpuId,
+    /// Whether its thread may run on that CPU only.
+    pub pinned: bool,
+}
+
+/// A running runtime. Dropping it stops it without grace: tasks are dropped where they are, and the threads joined.
+pub struct Runtime {
+    handle: Handle,
+    shards: Vec<ShardInfo>,
+    threads: Vec<thread::JoinHandle<()>>,
+    warnings: Vec<String>,
+    watch: Option<Watch>,
+}
+
+/// What a shutdown came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Tasks that had not ended by the deadline and were dropped.
+    pub tasks_dropped: usize,
+    /// Shards whose thread had ended by a panic in the runtime itself.
+    pub shards_panicked: usize,
+}
+
+impl Runtime {
+    /// Settings for a new runtime.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Reaches the shards from anywhere.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Where the shards run.
+    pub fn shards(&self) -> &[ShardInfo] {
+        &self.shards
+    }
+
+    /// What the user may want to know about the placement: shards that share a physical core, for example.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// As [`Handle::block_on`].
+    ///
+    /// # Panics
+    /// As [`block_on`](crate::block_on).
+    #[track_caller]
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.handle.block_on(future)
+    }
+
+    /// Stops every shard: when its last task has ended, or at the deadline, when the remaining tasks are dropped. Then
+    /// joins the threads. A task that blocks its thread is waited for: no thread can be stopped from outside.
+    ///
+    /// # Panics
+    /// On one of the runtime's own shards, which would wait for itself.
+    #[track_caller]
+    pub fn shutdown(mut self, deadline: Duration) -> ShutdownReport {
+        self.stop(deadline)
+    }
+
+    #[track_caller]
+    fn stop(&mut self, deadline: Duration) -> ShutdownReport {
+        let inside = context::with_current(|shard| Arc::ptr_eq(shard.fleet(), self.handle.fleet()));
+        assert!(
+            inside != Some(true),
+            "a Corelane runtime was dropped or shut down on one of its own shards, which would wait for itself: use \
+             Handle::request_shutdown there, and drop the Runtime on the thread that started it"
+        );
+        drop(self.watch.take());
+        let fleet = self.handle.fleet().clone();
+        let before = fleet.cut();
+        self.handle.request_shutdown(deadline);
+        let joined = self.threads.drain(..).rev().map(thread::JoinHandle::join);
+        let shards_panicked = joined.filter(Result::is_err).count();
+        fleet.pool().close();
+        ShutdownReport { tasks_dropped: fleet.cut() - before, shards_panicked }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            if thread::panicking() && context::with_current(|_| ()).is_some() {
+                // A second panic would abort the process; the shards end when the process does.
+                self.handle.request_shutdown(Duration::ZERO);
+                return;
+            }
+            self.stop(Duration::ZERO);
+        }
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("shards", &self.shards).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("cores", &self.cores)
+            .field("pin", &self.pin)
+            .field("limits", &self.limits)
+            .field("thread_name", &self.thread_name)
+            .finish_non_exhaustive()
+    }
+}

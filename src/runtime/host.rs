@@ -1,0 +1,107 @@
+//! A shard inside somebody else's event loop.
+
+use super::block_on::refuse_nested;
+use super::handle::Handle;
+use crate::error::{Error, ErrorKind};
+use crate::id::ShardId;
+use crate::limits::Limits;
+use crate::shard::context;
+use crate::shard::fleet::{Fleet, Member};
+use crate::shard::{Seed, Shard};
+use crate::sync::Arc;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// A shard of its own on the calling thread, driven by hand: the host puts the shard's fd into its own event loop and
+/// calls [`turn`](HostedShard::turn) when the fd becomes readable or [`next_deadline`](HostedShard::next_deadline) has
+/// come. It is shard 0 of a runtime of one, so its [`Handle`] reaches it from any thread.
+///
+/// Not `Send`: it stays on the thread that made it. Dropping it drops its tasks.
+///
+/// # Examples
+/// ```
+/// use corelane::{HostedShard, Limits};
+/// use std::time::Duration;
+/// let shard = HostedShard::new(Limits::default())?;
+/// let task = shard.enter(|| corelane::spawn_local(async { 40 + 2 }));
+/// while !task.is_finished() {
+///     shard.turn(Duration::ZERO);
+/// }
+/// # Ok::<(), corelane::Error>(())
+/// ```
+pub struct HostedShard {
+    shard: Rc<Shard>,
+}
+
+impl HostedShard {
+    /// # Errors
+    /// If the operating system gives no epoll instance or eventfd.
+    ///
+    /// # Panics
+    /// Inside another shard.
+    #[track_caller]
+    pub fn new(limits: Limits) -> Result<HostedShard, Error> {
+        refuse_nested();
+        let refused = |error| {
+            Error::new(ErrorKind::Start, "no epoll instance or eventfd for a hosted shard")
+                .because(error)
+        };
+        let seed = Seed::new(&limits).map_err(refused)?;
+        let published = Arc::default();
+        let member = Member { inbox: seed.inbox.clone(), published: Arc::clone(&published) };
+        let pool = crate::blocking::Pool::new(limits.blocking_threads);
+        let fleet = Fleet::new(limits, vec![member], pool);
+        let shard = Shard::new(Some(ShardId::new(0)), seed, fleet, published);
+        Ok(HostedShard { shard })
+    }
+
+    /// Reaches this shard from any thread.
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.shard.fleet().clone())
+    }
+
+    /// Runs `f` as if on the shard: `spawn_local`, sockets and timers work in it.
+    pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+        context::enter(&self.shard, f)
+    }
+
+    /// One turn: polls what is ready, reads the inbox, fires timers, and waits for at most `timeout` if there is
+    /// nothing to do. True: there is more to do now, so turn again before waiting for the fd.
+    pub fn turn(&self, timeout: Duration) -> bool {
+        self.shard.inbox().unparker().awake();
+        context::enter(&self.shard, || self.shard.turn(Some(timeout)));
+        self.shard.has_work()
+    }
+
+    /// When to turn next even if the fd does not become readable. None: only the fd matters.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.shard.next_deadline()
+    }
+
+    /// Before the host waits for the fd: says that the shard sleeps, so that other threads wake it through the fd.
+    /// False: something has come in the meantime; turn instead of waiting. The next turn takes it back.
+    pub fn prepare_to_wait(&self) -> bool {
+        self.shard.announce()
+    }
+}
+
+impl AsRawFd for HostedShard {
+    /// The epoll instance: readable when a socket is ready or another thread has woken the shard.
+    fn as_raw_fd(&self) -> RawFd {
+        self.shard.reactor.fd()
+    }
+}
+
+impl Drop for HostedShard {
+    fn drop(&mut self) {
+        self.shard.close();
+        self.shard.fleet().pool().close();
+    }
+}
+
+impl std::fmt::Debug for HostedShard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostedShard").field("fd", &self.as_raw_fd()).finish()
+    }
+}

@@ -1,0 +1,103 @@
+//! Tasks on the shard that one is on.
+
+use crate::shard::context::{outside, with_current};
+use crate::task::JoinHandle;
+use std::future::{Future, poll_fn};
+use std::task::Poll;
+
+/// Spawns a future that stays on this shard: it is polled and dropped on this thread and need not be `Send`.
+///
+/// The task runs after the present one yields. Dropping the handle detaches it. If the shard is shutting down, the
+/// future is dropped at once and the handle says "cancelled".
+///
+/// # Panics
+/// Outside a shard.
+///
+/// # Examples
+/// ```
+/// use std::rc::Rc;
+/// corelane::block_on(async {
+///     let local = Rc::new(5);
+///     let task = corelane::spawn_local(async move { *local + 1 });
+///     assert_eq!(task.await.unwrap(), 6);
+/// });
+/// ```
+#[track_caller]
+#[inline]
+pub fn spawn_local<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    match with_current(|shard| JoinHandle::spawn(shard.home(), future)) {
+        Some(handle) => handle,
+        None => outside("spawn_local"),
+    }
+}
+
+/// Spawns a `Send` future. In thread-per-core mode it stays on this shard, as with [`spawn_local`]; a program that uses
+/// `spawn` where it can also runs in work-stealing mode, where such a task may move.
+///
+/// # Panics
+/// Outside a shard.
+///
+/// # Examples
+/// ```
+/// corelane::block_on(async {
+///     assert_eq!(corelane::spawn(async { 2 + 2 }).await.unwrap(), 4);
+/// });
+/// ```
+#[track_caller]
+#[inline]
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    match with_current(|shard| JoinHandle::spawn(shard.home(), future)) {
+        Some(handle) => handle,
+        None => outside("spawn"),
+    }
+}
+
+/// Lets the other tasks of this shard that are ready run first.
+///
+/// # Examples
+/// ```
+/// corelane::block_on(async { corelane::yield_now().await });
+/// ```
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Waits until this shard is asked to stop. Long-running tasks wait for it beside their work, so that a shutdown need
+/// not wait for its deadline.
+///
+/// # Panics
+/// Outside a shard.
+///
+/// # Cancel safety
+/// Safe.
+pub async fn shutdown_requested() {
+    poll_fn(|context| {
+        let stopping = with_current(|shard| {
+            shard.wait_for_stop(context.waker());
+            shard.stopping().is_some()
+        });
+        match stopping {
+            Some(true) => Poll::Ready(()),
+            Some(false) => Poll::Pending,
+            None => outside("shutdown_requested"),
+        }
+    })
+    .await;
+}

@@ -1,0 +1,143 @@
+//! A thread that looks at the shards from outside: is one stuck, has its CPU gone?
+//!
+//! It reads what shards publish anyway (their counters and whether they sleep), so being watched costs a shard
+//! nothing. It runs only if somebody wants to be told. It is not pinned, and never touches what a shard owns.
+
+use crate::id::{CpuId, ShardId};
+use crate::runtime::ShardInfo;
+use crate::shard::fleet::Fleet;
+use crate::sync::{Arc, lock};
+use crate::sys::affinity::AffinityMask;
+use crate::sys::cpus;
+use crate::time::clock;
+use std::sync::{Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Something is wrong with a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// A task has held the shard for longer than the threshold; reported once for each such time. Connections and
+    /// timers of that shard wait; other shards are not concerned.
+    Stalled {
+        /// Which shard.
+        shard: ShardId,
+        /// For how long so far, at least.
+        held: Duration,
+    },
+    /// The shard's CPU was taken offline, so that its thread runs wherever the system puts it; reported once.
+    CpuOffline {
+        /// Which shard.
+        shard: ShardId,
+        /// Which CPU.
+        cpu: CpuId,
+    },
+}
+
+/// Who is told.
+pub(super) type Observer = Arc<dyn Fn(Trouble) + Send + Sync>;
+
+/// How often it is asked which CPUs are online.
+const CPU_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The watching thread; it ends when this is dropped.
+pub(super) struct Watch {
+    stop: Arc<Stop>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Stop {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+/// What is known of one shard.
+struct Seen {
+    info: ShardInfo,
+    /// The published number of turns, and since when it has been that.
+    turns: u64,
+    since: Instant,
+    reported: bool,
+    offline: bool,
+}
+
+impl Watch {
+    /// Starts watching. `threshold` is how long a shard may go without finishing a turn.
+    pub(super) fn start(
+        fleet: Arc<Fleet>,
+        shards: &[ShardInfo],
+        threshold: Duration,
+        observer: Observer,
+    ) -> std::io::Result<Watch> {
+        let stop = Arc::new(Stop::default());
+        let stopping = stop.clone();
+        let now = clock::now();
+        let see = |&info| Seen { info, turns: 0, since: now, reported: false, offline: false };
+        let mut seen: Vec<Seen> = shards.iter().map(see).collect();
+        let mask = AffinityMask::current();
+        let interval = (threshold / 2).max(Duration::from_millis(1));
+        let body = move || {
+            if let Ok(mask) = mask {
+                let _ = mask.apply_to_current_thread();
+            }
+            let mut cpus_at = clock::now();
+            while !stopping.wait(interval) {
+                let now = clock::now();
+                seen.iter_mut().for_each(|seen| seen.look(&fleet, threshold, now, &observer));
+                if now >= cpus_at {
+                    cpus_at = now + CPU_INTERVAL;
+                    look_at_cpus(&mut seen, &observer);
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("corelane-watch".into()).spawn(body)?;
+        Ok(Watch { stop, thread: Some(thread) })
+    }
+}
+
+impl Seen {
+    fn look(&mut self, fleet: &Fleet, threshold: Duration, now: Instant, observer: &Observer) {
+        let Some((turns, sleeps)) = fleet.progress(self.info.shard) else { return };
+        if sleeps || turns != self.turns {
+            (self.turns, self.since, self.reported) = (turns, now, false);
+            return;
+        }
+        let held = now.duration_since(self.since);
+        if held >= threshold && !self.reported {
+            self.reported = true;
+            observer(Trouble::Stalled { shard: self.info.shard, held });
+        }
+    }
+}
+
+fn look_at_cpus(seen: &mut [Seen], observer: &Observer) {
+    let Some(online) = cpus::online() else { return };
+    for seen in seen.iter_mut().filter(|seen| seen.info.pinned && !seen.offline) {
+        if !online.contains(&seen.info.cpu) {
+            seen.offline = true;
+            observer(Trouble::CpuOffline { shard: seen.info.shard, cpu: seen.info.cpu });
+        }
+    }
+}
+
+impl Stop {
+    /// Waits; true when it is time to end.
+    fn wait(&self, interval: Duration) -> bool {
+        let stopped = lock(&self.stopped);
+        let waited = self.changed.wait_timeout_while(stopped, interval, |stopped| !*stopped);
+        *waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        *lock(&self.stop.stopped) = true;
+        self.stop.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // An observer that panics ends the watching, which must not end the program.
+            let _ = thread.join();
+        }
+    }
+}

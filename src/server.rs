@@ -1,0 +1,314 @@
+//! The sharded HTTP/1.1 server.
+//!
+//! Every shard has a listening socket of its own on the same port (`SO_REUSEPORT`), accepts from it, and serves what it
+//! accepted; the kernel spreads connections over the sockets. A service is made on each shard by a factory, lives
+//! there, and need be neither `Send` nor `Sync`.
+//!
+//! ```no_run
+//! use corelane::{Runtime, server::Server};
+//! use hyper::{Response, service::service_fn};
+//! use http_body_util::Full;
+//! use hyper::body::Bytes;
+//! let runtime = Runtime::builder().start()?;
+//! let server = Server::builder()
+//!     .listen("127.0.0.1:8080".parse()?)
+//!     .start(runtime.handle(), |_shard| {
+//!         service_fn(|_request| async { Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("Hello"))) })
+//!     })?;
+//! println!("listening on http://{}", server.local_addrs()[0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+// From accept to close; telling the connections of a shard to end; binding, all or nothing.
+mod connection;
+mod drain;
+mod listen;
+
+use crate::error::{Error, ErrorKind};
+use crate::id::ShardId;
+use crate::net::{Accepted, Acceptor, TcpListener};
+use crate::runtime::{Handle, shutdown_requested};
+use crate::task::JoinHandle;
+use connection::Settings;
+use drain::Drain;
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use hyper::{Request, Response};
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// Something that an operator may want to know.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A connection was lost before it could be accepted.
+    AcceptLost {
+        /// On which shard.
+        shard: ShardId,
+        /// Why.
+        error: io::Error,
+    },
+    /// The shard ran out of fds or memory and accepts nothing for a while.
+    AcceptPaused {
+        /// On which shard.
+        shard: ShardId,
+        /// What is used up.
+        error: io::Error,
+        /// How long it waits before it tries again.
+        pause: Duration,
+    },
+    /// A listening socket has failed for good: the shard accepts nothing from it any more.
+    ListenerDied {
+        /// On which shard.
+        shard: ShardId,
+        /// Of which address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+type Observer = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Settings of a server that is to be started.
+#[derive(Clone)]
+#[must_use = "a builder does nothing before start()"]
+pub struct Builder {
+    addresses: Vec<SocketAddr>,
+    backlog: u32,
+    settings: Settings,
+    observer: Observer,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder {
+            addresses: Vec::new(),
+            backlog: crate::sys::socket::DEFAULT_BACKLOG,
+            settings: Settings::default(),
+            observer: Arc::new(|_| ()),
+        }
+    }
+}
+
+impl Builder {
+    /// Adds an address to listen on. Port 0 lets the system choose one, the same for every shard.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.addresses.push(address);
+        self
+    }
+
+    /// Connections that may wait to be accepted, per shard; cut to the system's `somaxconn`. Default 1024.
+    pub fn backlog(mut self, backlog: u32) -> Self {
+        self.backlog = backlog;
+        self
+    }
+
+    /// How long a client may take for the head of a request. Default 30 seconds; `None` for ever.
+    pub fn header_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.settings.header_timeout = timeout;
+        self
+    }
+
+    /// Is told what happens. It runs on the shards: it must neither block nor panic.
+    pub fn on_event(mut self, observer: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        self.observer = Arc::new(observer);
+        self
+    }
+
+    /// Binds every address once per shard and begins to accept, or does nothing of it. `factory` runs once on every
+    /// shard and makes the service there; each connection gets a clone of it.
+    ///
+    /// The server runs until its runtime shuts down, gracefully: see [`Server`].
+    ///
+    /// # Errors
+    /// No address was given, or one cannot be bound; or a shard has shut down.
+    pub fn start<F, S, B>(self, handle: &Handle, factory: F) -> Result<Server, Error>
+    where
+        F: FnOnce(ShardId) -> S + Clone + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + 'static,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if self.addresses.is_empty() {
+            return Err(Error::new(ErrorKind::Config, "the server has no address to listen on"));
+        }
+        let listeners = listen::bind_all(&self.addresses, handle.shard_count(), self.backlog)?;
+        let mut shards = Vec::new();
+        for (shard, listeners) in handle.shards().zip(listeners.by_shard) {
+            let (factory, settings, observer) =
+                (factory.clone(), self.settings.clone(), self.observer.clone());
+            let task = handle.spawn_on(shard, move || {
+                serve_shard(shard, listeners, factory, settings, observer)
+            });
+            match task {
+                Ok(task) => shards.push(task),
+                Err(refused) => {
+                    shards.iter().for_each(JoinHandle::abort);
+                    return Err(Error::new(
+                        ErrorKind::Start,
+                        format!("the server cannot start: {refused}"),
+                    ));
+                }
+            }
+        }
+        Ok(Server { addresses: listeners.addresses, shards })
+    }
+}
+
+/// A running server.
+///
+/// When its runtime is asked to shut down, each shard empties its accept queues, closes its listening sockets, tells
+/// its connections to end after the request at hand, and ends when they have; what is left at the shutdown's deadline
+/// is dropped. Dropping the `Server` leaves it running.
+#[derive(Debug)]
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    shards: Vec<JoinHandle<Result<(), Died>>>,
+}
+
+/// A listener failed for good.
+type Died = (SocketAddr, io::Error);
+
+impl Server {
+    /// Settings for a new server.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Where it listens, in the order in which the addresses were given, with the ports that the system chose.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Waits until every shard has stopped serving: after a shutdown, or early if a listener dies.
+    ///
+    /// # Errors
+    /// The first listener that failed.
+    pub async fn stopped(self) -> Result<(), Error> {
+        all_ended(self.shards).await.map_err(|(address, error)| {
+            let text = format!("the listener of {address} has failed: {error}");
+            Error::new(ErrorKind::Bind, text).because(error)
+        })
+    }
+}
+
+/// Waits for every task, or for the first listener that dies.
+async fn all_ended(mut tasks: Vec<JoinHandle<Result<(), Died>>>) -> Result<(), Died> {
+    std::future::poll_fn(|context| {
+        let mut index = 0;
+        while index < tasks.len() {
+            match Pin::new(&mut tasks[index]).poll(context) {
+                Poll::Ready(Ok(Err(died))) => return Poll::Ready(Err(died)),
+                Poll::Ready(_) => drop(tasks.swap_remove(index)),
+                Poll::Pending => index += 1,
+            }
+        }
+        if tasks.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    })
+    .await
+}
+
+/// Serves one shard's listeners until the shutdown.
+async fn serve_shard<F, S, B>(
+    shard: ShardId,
+    listeners: Vec<std::net::TcpListener>,
+    factory: F,
+    settings: Settings,
+    observer: Observer,
+) -> Result<(), Died>
+where
+    F: FnOnce(ShardId) -> S,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let service = factory(shard);
+    let drain = Rc::new(Drain::default());
+    let accept = |listener: std::net::TcpListener| {
+        let (service, drain, settings, observer) =
+            (service.clone(), drain.clone(), settings.clone(), observer.clone());
+        crate::spawn_local(accept_all(shard, listener, service, settings, drain, observer))
+    };
+    let tasks: Vec<_> = listeners.into_iter().map(accept).collect();
+    // On its own, because the connections must be told even if every listener has died before.
+    drop(crate::spawn_local(async move {
+        shutdown_requested().await;
+        drain.begin();
+    }));
+    all_ended(tasks).await
+}
+
+/// Accepts from one listener until the shutdown.
+async fn accept_all<S, B>(
+    shard: ShardId,
+    listener: std::net::TcpListener,
+    service: S,
+    settings: Settings,
+    drain: Rc<Drain>,
+    observer: Observer,
+) -> Result<(), Died>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let died = |error| ("0.0.0.0:0".parse().expect("an address"), error);
+    let listener = TcpListener::from_std(listener).map_err(died)?;
+    let address = listener.local_addr().map_err(died)?;
+    let mut acceptor = Acceptor::new(listener);
+    let serve = |stream| connection::serve(stream, service.clone(), &settings, &drain);
+    let mut stop = pin!(shutdown_requested());
+    loop {
+        let accepted = {
+            let mut accept = pin!(acceptor.accept());
+            std::future::poll_fn(|context| first(stop.as_mut(), accept.as_mut(), context)).await
+        };
+        match accepted {
+            None => break,
+            Some(Ok(Accepted::Connection(stream, _peer))) => serve(stream),
+            Some(Ok(Accepted::Lost(error))) => observer(Event::AcceptLost { shard, error }),
+            Some(Ok(Accepted::Paused(error, pause))) => {
+                observer(Event::AcceptPaused { shard, error, pause })
+            }
+            Some(Err(error)) => {
+                let copy = io::Error::new(error.kind(), error.to_string());
+                observer(Event::ListenerDied { shard, address, error: copy });
+                return Err((address, error));
+            }
+        }
+    }
+    acceptor.drain().for_each(|(stream, _peer)| serve(stream));
+    Ok(())
+}
+
+/// The second future's output, or none if the first is ready.
+fn first<T>(
+    stop: Pin<&mut impl Future<Output = ()>>,
+    work: Pin<&mut impl Future<Output = T>>,
+    context: &mut Context<'_>,
+) -> Poll<Option<T>> {
+    match stop.poll(context) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => work.poll(context).map(Some),
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("addresses", &self.addresses)
+            .field("settings", &self.settings)
+            .finish()
+    }
+}

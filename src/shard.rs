@@ -1,0 +1,225 @@
+//! A shard: one thread's executor, sockets, timers, inbox and counters.
+//!
+//! Only the thread that made a shard touches it (it is behind an `Rc`). What others may touch is its [`Inbox`] and the
+//! counters it publishes, both reached through the [`Fleet`]. The loop is in [`turn`].
+
+pub(crate) mod context;
+pub(crate) mod counters;
+pub(crate) mod fleet;
+pub(crate) mod spin;
+pub(crate) mod timers;
+pub(crate) mod turn;
+
+use crate::id::ShardId;
+use crate::limits::Limits;
+use crate::mesh::inbox::Inbox;
+use crate::park::Bell;
+use crate::reactor::Reactor;
+use crate::reactor::poll::Poll;
+use crate::sync::Arc;
+use crate::task::home::{Home, add};
+use counters::{Counters, PublishedLine};
+use fleet::Fleet;
+use spin::Spin;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::Instant;
+use timers::Timers;
+
+/// See the module.
+pub(crate) struct Shard {
+    /// None for the thread of a `block_on`, which is a shard for as long as that runs.
+    id: Option<ShardId>,
+    /// The inbox's, here where every socket operation looks at it.
+    uid: u64,
+    fleet: Arc<Fleet>,
+    home: Home,
+    pub(crate) reactor: Reactor,
+    pub(crate) timers: Timers,
+    pub(crate) counters: Counters,
+    published: Arc<PublishedLine>,
+    limits: Limits,
+    spin: Spin,
+    /// The time as of the last look at the clock in this turn.
+    now: Cell<Instant>,
+    /// When the present stretch of work began.
+    busy_since: Cell<Instant>,
+    /// Socket operations that the task being polled may still do.
+    io_left: Cell<u32>,
+    /// Polls between two looks at the clock, by how long polls have been taking.
+    clock_stride: Cell<u32>,
+    /// Turns of work since the last look at the sockets.
+    turns_since_io: Cell<u32>,
+    /// See `block_on`.
+    root_woken: Cell<bool>,
+    stop_at: Cell<Option<Instant>>,
+    stop_waiters: RefCell<Vec<Waker>>,
+    /// Values of `Sharded`, by its number.
+    kept: RefCell<HashMap<u64, Rc<dyn Any>>>,
+}
+
+/// The parts of a shard that are made before its thread: the poll, and the inbox that others will send to.
+pub(crate) struct Seed {
+    poll: Poll,
+    pub(crate) inbox: Arc<Inbox>,
+}
+
+impl Seed {
+    /// # Errors
+    /// If the operating system has no epoll instance or eventfd for us.
+    pub(crate) fn new(limits: &Limits) -> io::Result<Seed> {
+        let poll = Poll::new(limits.events)?;
+        let bell = Bell::new(poll.registry())?;
+        let inbox = Arc::new(Inbox::new(bell, fleet::next_uid(), limits));
+        Ok(Seed { poll, inbox })
+    }
+}
+
+impl Shard {
+    /// The shard of the calling thread, from here on.
+    pub(crate) fn new(
+        id: Option<ShardId>,
+        seed: Seed,
+        fleet: Arc<Fleet>,
+        published: Arc<PublishedLine>,
+    ) -> Rc<Shard> {
+        let limits = fleet.limits().clone();
+        let now = crate::time::clock::now();
+        let Seed { poll, inbox } = seed;
+        let first_task = u64::from(inbox.uid()) << 40;
+        Rc::new(Shard {
+            id,
+            uid: u64::from(inbox.uid()),
+            home: Home::new(inbox, first_task),
+            reactor: Reactor::new(poll),
+            timers: Timers::new(now),
+            counters: Counters::default(),
+            published,
+            spin: Spin::new(limits.busy_poll),
+            now: Cell::new(now),
+            busy_since: Cell::new(now),
+            io_left: Cell::new(limits.io_per_poll),
+            clock_stride: Cell::new(crate::limits::CLOCK_STRIDE),
+            turns_since_io: Cell::new(0),
+            root_woken: Cell::new(false),
+            stop_at: Cell::new(None),
+            stop_waiters: RefCell::new(Vec::new()),
+            kept: RefCell::new(HashMap::new()),
+            limits,
+            fleet,
+        })
+    }
+
+    pub(crate) fn id(&self) -> Option<ShardId> {
+        self.id
+    }
+
+    pub(crate) fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
+    }
+
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    #[inline(always)]
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
+        self.home.inbox()
+    }
+
+    /// See `Inbox::uid`.
+    #[inline(always)]
+    pub(crate) fn uid(&self) -> u64 {
+        self.uid
+    }
+
+    /// The time at this turn's last look at the clock. Behind the true time by no more than a turn.
+    pub(crate) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    /// One socket operation of the task that is being polled. False: it has had its share and must yield.
+    #[inline(always)]
+    pub(crate) fn charge_io(&self) -> bool {
+        let left = self.io_left.get();
+        self.io_left.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    /// Keeps a value for the life of the shard, or until it is forgotten. See `Sharded`.
+    pub(crate) fn keep(&self, number: u64, value: Rc<dyn Any>) {
+        self.kept.borrow_mut().insert(number, value);
+    }
+
+    pub(crate) fn kept<T: 'static>(&self, number: u64) -> Option<Rc<T>> {
+        let value = self.kept.borrow().get(&number).cloned();
+        value.and_then(|value| value.downcast().ok())
+    }
+
+    /// Gives the value to the caller, who drops it when nothing is borrowed.
+    pub(crate) fn forget(&self, number: u64) -> Option<Rc<dyn Any>> {
+        self.kept.borrow_mut().remove(&number)
+    }
+
+    /// The future of a `block_on` on this thread was woken.
+    pub(crate) fn wake_root(&self) {
+        self.root_woken.set(true);
+    }
+
+    pub(crate) fn take_root_wake(&self) -> bool {
+        self.root_woken.take()
+    }
+
+    /// Whether there is something to do now.
+    pub(crate) fn has_work(&self) -> bool {
+        self.home.ready() > 0 || self.root_woken.get() || !self.inbox().is_empty()
+    }
+
+    /// When the next timer is due, or the shard must stop.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let now = self.now();
+        let timer = self.timers.next(now).and_then(|wait| now.checked_add(wait));
+        [timer, self.stop_at.get()].into_iter().flatten().min()
+    }
+
+    /// Announces sleep on behalf of a host that waits in its own loop. False: there is something to do.
+    pub(crate) fn announce(&self) -> bool {
+        // Before the announcement, as in `turn`.
+        add(&self.counters.parks, 1);
+        self.publish();
+        let unparker = self.inbox().unparker();
+        unparker.announce();
+        if self.has_work() {
+            unparker.awake();
+            return false;
+        }
+        true
+    }
+
+    /// A new poll begins, with its full share.
+    pub(crate) fn grant_io(&self) {
+        self.io_left.set(self.limits.io_per_poll);
+    }
+
+    /// A call was sent, so an answer may come soon.
+    pub(crate) fn expect_answer(&self) {
+        self.spin.expect();
+    }
+
+    /// When the shard was asked to stop, the latest time at which it will.
+    pub(crate) fn stopping(&self) -> Option<Instant> {
+        self.stop_at.get()
+    }
+
+    /// Wakes `waker` when the shard is asked to stop.
+    pub(crate) fn wait_for_stop(&self, waker: &Waker) {
+        let mut waiters = self.stop_waiters.borrow_mut();
+        if !waiters.iter().any(|known| known.will_wake(waker)) {
+            waiters.push(waker.clone());
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The shard that this thread is in a turn of.
+//!
+//! A thread-local that is set for the length of a turn, and nothing else that is global. Free functions such as
+//! `spawn_local` and every socket and timer find their shard here.
+
+use super::Shard;
+use crate::scoped::{self, Scoped};
+use crate::task::waker;
+
+thread_local! {
+    static CURRENT: Scoped<Shard> = const { Scoped::unset() };
+}
+
+/// Runs `f` with the current shard.
+#[inline(always)]
+pub(crate) fn with_current<R>(f: impl FnOnce(&Shard) -> R) -> Option<R> {
+    scoped::get(&CURRENT, |shard| shard.map(f))
+}
+
+/// What every function says that needs a shard and finds none.
+#[cold]
+#[track_caller]
+pub(crate) fn outside(what: &str) -> ! {
+    panic!(
+        "{what} was called outside a Corelane shard: call it from a task of a Runtime, or inside corelane::block_on"
+    )
+}
+
+/// Makes `shard` the current one, while `f` runs. Nested calls restore the outer shard.
+pub(crate) fn enter<R>(shard: &Shard, f: impl FnOnce() -> R) -> R {
+    scoped::set(&CURRENT, shard, || {
+        let _home = waker::enter(shard.home());
+        f()
+    })
+}

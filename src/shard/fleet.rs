@@ -1,0 +1,107 @@
+//! All shards of one runtime, as any of them and any thread may see them.
+//!
+//! Made whole before the first shard runs and never changed: inboxes, published counters, limits, the blocking pool.
+
+use super::counters::{PublishedLine, ShardStats};
+use crate::blocking::Pool;
+use crate::id::ShardId;
+use crate::limits::Limits;
+use crate::mesh::inbox::Inbox;
+use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering};
+
+/// See the module.
+pub(crate) struct Fleet {
+    limits: Limits,
+    members: Box<[Member]>,
+    pool: Pool,
+    sharded: AtomicU64,
+    /// Tasks dropped by shards that stopped.
+    cut: AtomicU64,
+}
+
+/// What others know of one shard.
+pub(crate) struct Member {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) published: Arc<PublishedLine>,
+}
+
+impl Fleet {
+    pub(crate) fn new(limits: Limits, members: Vec<Member>, pool: Pool) -> Arc<Fleet> {
+        Arc::new(Fleet {
+            limits,
+            members: members.into_boxed_slice(),
+            pool,
+            sharded: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// A number for a new `Sharded`.
+    pub(crate) fn next_sharded(&self) -> u64 {
+        self.sharded.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A shard stops with this many tasks unfinished.
+    pub(crate) fn add_cut(&self, tasks: usize) {
+        self.cut.fetch_add(tasks as u64, Ordering::Relaxed);
+    }
+
+    /// Tasks dropped by shards that stopped.
+    pub(crate) fn cut(&self) -> usize {
+        self.cut.load(Ordering::Relaxed) as usize
+    }
+
+    pub(crate) fn published(&self, shard: ShardId) -> Arc<PublishedLine> {
+        self.members[shard.index()].published.clone()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(crate) fn inbox(&self, shard: ShardId) -> Option<&Arc<Inbox>> {
+        self.members.get(shard.index()).map(|member| &member.inbox)
+    }
+
+    pub(crate) fn inboxes(&self) -> impl Iterator<Item = &Arc<Inbox>> {
+        self.members.iter().map(|member| &member.inbox)
+    }
+
+    /// How many turns a shard has published, and whether it sleeps.
+    pub(crate) fn progress(&self, shard: ShardId) -> Option<(u64, bool)> {
+        let member = self.members.get(shard.index())?;
+        Some((
+            member.published.read().turns,
+            member.inbox.is_home_asleep() || member.inbox.is_closed(),
+        ))
+    }
+
+    /// The counts of every shard, in order.
+    pub(crate) fn stats(&self) -> Vec<ShardStats> {
+        let read = |member: &Member| ShardStats {
+            eventfd_writes: member.inbox.rings(),
+            ..member.published.read()
+        };
+        self.members.iter().map(read).collect()
+    }
+}
+
+/// Distinguishes every shard that this process ever makes, of whatever runtime, so that a socket knows whether it is
+/// at home. Never 0. It is the one number that runtimes of a process share.
+pub(crate) fn next_uid() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let uid = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(uid < UID_MAX, "a process can make {UID_MAX} shards in its life");
+    uid
+}
+
+/// Uids take 24 bits beside a slot key.
+pub(crate) const UID_MAX: u32 = 1 << 24;

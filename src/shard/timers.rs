@@ -1,0 +1,97 @@
+//! The shard's timers: the wheel, and the way between `Instant` and its ticks.
+
+use crate::task::waker::wake_counted;
+use crate::time::wheel::{Key, Wheel};
+use std::cell::RefCell;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+/// One shard's timers. Only its thread touches them.
+pub(crate) struct Timers {
+    origin: Instant,
+    wheel: RefCell<Wheel<Waker>>,
+    fired: RefCell<Vec<Waker>>,
+}
+
+impl Timers {
+    pub(crate) fn new(origin: Instant) -> Timers {
+        Timers { origin, wheel: RefCell::new(Wheel::new(0)), fired: RefCell::new(Vec::new()) }
+    }
+
+    /// The first tick at which `deadline` has passed: rounded up, so that nothing fires early.
+    #[inline]
+    fn tick_of(&self, deadline: Instant) -> u64 {
+        let since = deadline.saturating_duration_since(self.origin);
+        since
+            .as_secs()
+            .saturating_mul(1000)
+            .saturating_add(u64::from(since.subsec_nanos().div_ceil(1_000_000)))
+    }
+
+    /// The last tick that has begun by `now`.
+    fn tick_at(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.origin).as_millis() as u64
+    }
+
+    #[inline]
+    pub(crate) fn insert(&self, deadline: Instant, waker: Waker) -> Key {
+        self.wheel.borrow_mut().insert(self.tick_of(deadline), waker)
+    }
+
+    #[inline]
+    pub(crate) fn remove(&self, key: Key) {
+        let waker = self.wheel.borrow_mut().remove(key);
+        drop(waker);
+    }
+
+    /// Makes the timer wake `waker`. False: it has fired.
+    #[inline]
+    pub(crate) fn renew(&self, key: Key, waker: &Waker) -> bool {
+        let mut wheel = self.wheel.borrow_mut();
+        let Some(known) = wheel.get_mut(key) else { return false };
+        if known.will_wake(waker) {
+            return true;
+        }
+        let old = std::mem::replace(known, waker.clone());
+        drop(wheel);
+        drop(old);
+        true
+    }
+
+    /// Moves the timer. False: it has fired, or was never there.
+    pub(crate) fn reset(&self, key: Key, deadline: Instant) -> bool {
+        let tick = self.tick_of(deadline);
+        self.wheel.borrow_mut().reset(key, tick)
+    }
+
+    /// Wakes those whose time has come, at most `limit`. Returns how many, and whether there are more.
+    pub(crate) fn fire(&self, now: Instant, limit: usize) -> (usize, bool) {
+        // Also when there are none: the wheel must know the time to place the next one well.
+        let mut fired = self.fired.take();
+        let more = self.wheel.borrow_mut().expire(self.tick_at(now), limit, &mut fired);
+        let count = fired.len();
+        for waker in fired.drain(..) {
+            wake_counted(waker);
+        }
+        self.fired.replace(fired);
+        (count, more)
+    }
+
+    /// How long until `fire` should be called again; never longer than until the next timer.
+    pub(crate) fn next(&self, now: Instant) -> Option<Duration> {
+        let tick = self.wheel.borrow().next_tick()?;
+        let due = self.origin.checked_add(Duration::from_millis(tick))?;
+        Some(due.saturating_duration_since(now))
+    }
+
+    /// The end of the shard. Whoever waits is woken: tasks of this shard have ended, but a thread that is no shard would
+    /// wait for ever.
+    pub(crate) fn clear(&self) {
+        let mut wheel = self.wheel.replace(Wheel::new(0));
+        let mut rest = Vec::new();
+        while wheel.expire(u64::MAX, usize::MAX, &mut rest) {}
+        for waker in rest {
+            wake_counted(waker);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The loop of a shard.
+//!
+//! One turn, in this order, each phase bounded by a limit:
+//!
+//! - poll tasks that are ready, so that what the last look at the sockets made ready runs first;
+//! - empty the inbox: wakes, then notices, then calls, which make tasks ready for the next turn;
+//! - fire timers that are due;
+//! - publish the counters;
+//! - look at the sockets: wait if there is nothing to do, else only now and then, without waiting;
+//! - mark what the sockets are ready for, and wake who waits.
+//!
+//! Senders that wait for room in another shard's inbox keep their message in their own future and are woken when
+//! there is room, so the loop has no queue of unsent messages to care for.
+
+use super::Shard;
+use super::context;
+use crate::limits::{CLOCK_STRIDE, HANDOVERS_PER_POLL};
+use crate::mesh::message::Notice;
+use crate::task::cell::drop_caught;
+use crate::task::home::add;
+use crate::task::waker::wake_counted;
+use crate::time::clock;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+/// Looks at the sockets are a system call each: with tasks always ready there is one every so many turns...
+const TURNS_PER_IO: u32 = 4;
+/// ...and at least one in this time.
+const IO_INTERVAL: Duration = Duration::from_micros(250);
+
+impl Shard {
+    /// Runs until `Notice::Shutdown` says so and the shard has nothing left to do, or its time is up.
+    pub(crate) fn run(self: &Rc<Self>) {
+        context::enter(self, || {
+            while !self.is_stopped() {
+                self.turn(None);
+            }
+        });
+    }
+
+    /// One turn, which waits for at most `limit` if there is nothing to do. Inside [`context::enter`].
+    pub(crate) fn turn(&self, limit: Option<Duration>) {
+        self.poll_tasks();
+        let heard = self.read_inbox();
+        let now = self.look_at_clock();
+        let (fired, more_due) = self.timers.fire(now, self.limits.timers_per_turn);
+        add(&self.counters.timers_fired, fired as u64);
+        add(&self.counters.turns, 1);
+        if heard {
+            self.spin.expect();
+        }
+        // A shard that is to stop must not sleep away the time in which its last task has just ended.
+        let has_work = more_due || self.has_work() || self.is_stopped();
+        if has_work {
+            self.look_at_sockets(now);
+        } else {
+            self.sleep(now, limit);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        match self.stop_at.get() {
+            None => false,
+            Some(deadline) => self.home.live() == 0 || self.now.get() >= deadline,
+        }
+    }
+
+    /// Reads the clock for everybody who wants it cheaply.
+    pub(crate) fn look_at_clock(&self) -> Instant {
+        let now = clock::now();
+        self.now.set(now);
+        now
+    }
+
+    fn poll_tasks(&self) {
+        let began = self.now.get();
+        let mut left = self.limits.polls_per_turn;
+        let mut looked = began;
+        let mut until_look = self.clock_stride.get();
+        while left > 0 {
+            self.io_left.set(self.limits.io_per_poll);
+            // Long polls get no others in their place: each is timed.
+            let handovers = if until_look > 1 { HANDOVERS_PER_POLL.min(left - 1) } else { 0 };
+            let polls = self.home.poll_next(handovers);
+            if polls == 0 {
+                break;
+            }
+            self.reactor.send_gathered();
+            left -= polls;
+            if until_look > polls {
+                until_look -= polls;
+                continue;
+            }
+            let now = self.look_at_clock();
+            // Long polls are timed one by one, short ones not: a look costs as much as a short poll.
+            let long = now.duration_since(looked) * 4 > self.limits.turn_time;
+            self.clock_stride.set(if long { 1 } else { CLOCK_STRIDE });
+            until_look = self.clock_stride.get();
+            looked = now;
+            if now.duration_since(began) >= self.limits.turn_time {
+                break;
+            }
+        }
+        add(&self.counters.polls, u64::from(self.limits.polls_per_turn - left));
+    }
+
+    /// Takes what came from other threads. True: something did.
+    fn read_inbox(&self) -> bool {
+        let woken = self.home.take_foreign();
+        let mut messages = 0;
+        while messages < self.limits.messages_per_turn
+            && let Some(notice) = self.inbox().take_notice()
+        {
+            messages += 1;
+            self.run_caught(|| self.follow(notice));
+        }
+        let before = messages;
+        while messages < self.limits.messages_per_turn
+            && let Some(thunk) = self.inbox().take_call()
+        {
+            messages += 1;
+            self.io_left.set(self.limits.io_per_poll);
+            self.run_caught(|| thunk.call());
+        }
+        if messages > before {
+            self.inbox().made_room();
+            self.reactor.send_gathered();
+        }
+        add(&self.counters.inbox_messages, messages as u64);
+        self.spin.heard(messages);
+        woken > 0 || messages > 0
+    }
+
+    /// Runs what came from elsewhere, and survives it.
+    fn run_caught(&self, run: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(run)).map_err(drop_caught).is_err() {
+            add(&self.counters.panics, 1);
+        }
+    }
+
+    fn follow(&self, notice: Notice) {
+        match notice {
+            Notice::Run(run) => run(),
+            Notice::MovedAway(slot) => self.reactor.release(slot, true),
+            Notice::Dropped(slot) => self.reactor.release(slot, false),
+            Notice::Watch { slot, direction, waker } => self.reactor.watch(slot, direction, waker),
+            Notice::Arm { deadline, alarm } => {
+                let key = self.timers.insert(deadline, Waker::from(alarm.clone()));
+                alarm.armed(key);
+            }
+            Notice::CancelTimer(key) => self.timers.remove(key),
+            Notice::CancelAlarm(alarm) => {
+                if let Some(key) = alarm.take_key() {
+                    self.timers.remove(key);
+                }
+            }
+            Notice::Shutdown { deadline } => {
+                let sooner = self.stop_at.get().map_or(deadline, |earlier| earlier.min(deadline));
+                self.stop_at.set(Some(sooner));
+                for waker in self.stop_waiters.take() {
+                    wake_counted(waker);
+                }
+            }
+        }
+    }
+
+    /// With work at hand: a look that does not wait, and not in every turn.
+    fn look_at_sockets(&self, now: Instant) {
+        let turns = self.turns_since_io.get() + 1;
+        let waited = now.duration_since(self.busy_since.get());
+        if turns < TURNS_PER_IO && waited < IO_INTERVAL {
+            self.turns_since_io.set(turns);
+            return;
+        }
+        self.wait_for_sockets(now, Some(Duration::ZERO));
+    }
+
+    /// Without work: spin a little if other shards talk to this one, then announce sleep, look once more, and wait.
+    fn sleep(&self, now: Instant, limit: Option<Duration>) {
+        if limit == Some(Duration::ZERO) {
+            return self.wait_for_sockets(now, limit);
+        }
+        if !self.spin.allowed().is_zero() && self.spin_for_messages(now) {
+            return;
+        }
+        let timer = self.timers.next(now);
+        let stop = self.stop_at.get().map(|deadline| deadline.saturating_duration_since(now));
+        let timeout = [limit, timer, stop].into_iter().flatten().min();
+        // Before the announcement: as soon as it is made somebody may ring, and rings are never more than parks.
+        add(&self.counters.parks, 1);
+        self.publish();
+        let unparker = self.inbox().unparker();
+        unparker.announce();
+        if self.inbox().is_empty() {
+            self.wait_for_sockets(now, timeout);
+        }
+        unparker.awake();
+    }
+
+    fn spin_for_messages(&self, began: Instant) -> bool {
+        let allowed = self.spin.allowed();
+        let mut heard = false;
+        let mut now = began;
+        while !heard && now.duration_since(began) < allowed {
+            for _ in 0..32 {
+                std::hint::spin_loop();
+                if !self.inbox().is_empty() {
+                    heard = true;
+                    break;
+                }
+            }
+            now = clock::now();
+        }
+        add(&self.counters.spin_nanos, now.duration_since(began).as_nanos() as u64);
+        if heard {
+            self.spin.let_gather();
+        } else {
+            self.spin.in_vain();
+        }
+        heard
+    }
+
+    fn wait_for_sockets(&self, now: Instant, timeout: Option<Duration>) {
+        let busy = now.duration_since(self.busy_since.get());
+        add(&self.counters.busy_nanos, busy.as_nanos() as u64);
+        add(&self.counters.io_polls, 1);
+        self.turns_since_io.set(0);
+        self.reactor.poll(timeout);
+        let now = self.look_at_clock();
+        self.busy_since.set(now);
+        if timeout == Some(Duration::ZERO) {
+            self.publish();
+        }
+    }
+
+    /// Copies the counts to where others read them.
+    pub(crate) fn publish(&self) {
+        let counters = &self.counters;
+        let tasks = self.home.counts();
+        counters.local_wakes.set(tasks.local_wakes.get());
+        counters.foreign_wakes.set(tasks.foreign_wakes.get());
+        counters.tasks_spawned.set(tasks.spawned.get());
+        counters.tasks.set(self.home.live() as u64);
+        counters.panics.set(counters.panics.get() + tasks.panics.take());
+        counters.publish(&self.published);
+    }
+
+    /// The end: every future, socket and timer of the shard is dropped here, and the inbox refuses from now on.
+    pub(crate) fn close(self: &Rc<Self>) {
+        context::enter(self, || {
+            for waker in self.stop_waiters.take() {
+                wake_counted(waker);
+            }
+            self.fleet.add_cut(self.home.live());
+            self.home.cancel_all();
+            self.read_inbox();
+            self.home.cancel_all();
+            self.inbox().close();
+            // One by one: a map whose drop panics loses the rest.
+            for value in self.kept.take().into_values() {
+                self.run_caught(|| drop(value));
+            }
+            self.timers.clear();
+            self.reactor.clear_slots();
+            self.home.close();
+            self.publish();
+        });
+    }
+}

@@ -1,0 +1,310 @@
+//! What a shard knows of its tasks: the run queue and the table of all that live.
+//!
+//! Only the shard's own thread touches a [`Home`]. It never polls by itself: the turn asks for one task at a time.
+
+#![allow(unsafe_code)]
+
+use super::cell::{self, FreeList, Header};
+use super::waker;
+use crate::id::TaskId;
+use crate::mesh::inbox::Inbox;
+use crate::sync::Arc;
+use crate::table::Table;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::ptr::NonNull;
+
+/// The tasks of one shard.
+pub(crate) struct Home {
+    inbox: Arc<Inbox>,
+    ready: RefCell<VecDeque<NonNull<Header>>>,
+    cells: RefCell<Table<NonNull<Header>>>,
+    memory: RefCell<FreeList>,
+    next_id: Cell<u64>,
+    /// Tasks whose future has not ended.
+    live: Cell<usize>,
+    /// Tasks that the one being polled may still run in its own place.
+    handovers: Cell<u32>,
+    /// The shard is shutting down: what is spawned now is dropped at once.
+    closing: Cell<bool>,
+    /// The cells were left to the references that remain: this is nobody's home any more.
+    closed: Cell<bool>,
+    counts: Counts,
+}
+
+/// What happened to tasks here, since the start.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) local_wakes: Cell<u64>,
+    pub(crate) foreign_wakes: Cell<u64>,
+    pub(crate) spawned: Cell<u64>,
+    pub(crate) panics: Cell<u64>,
+}
+
+/// Adds to a counter that only its own thread touches.
+#[inline(always)]
+pub(crate) fn add(counter: &Cell<u64>, amount: u64) {
+    counter.set(counter.get().wrapping_add(amount));
+}
+
+impl Home {
+    /// The home whose foreign wakes arrive in `inbox`. Task ids start at `first_id`.
+    pub(crate) fn new(inbox: Arc<Inbox>, first_id: u64) -> Home {
+        Home {
+            inbox,
+            ready: RefCell::new(VecDeque::with_capacity(64)),
+            cells: RefCell::new(Table::new()),
+            memory: RefCell::new(FreeList::new()),
+            next_id: Cell::new(first_id),
+            live: Cell::new(0),
+            handovers: Cell::new(0),
+            closing: Cell::new(false),
+            closed: Cell::new(false),
+            counts: Counts::default(),
+        }
+    }
+
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Tasks whose future has not ended.
+    pub(crate) fn live(&self) -> usize {
+        self.live.get()
+    }
+
+    /// Tasks whose memory has not been freed.
+    #[cfg(loom)]
+    pub(crate) fn cells(&self) -> usize {
+        self.cells.borrow().len()
+    }
+
+    /// Tasks ready to be polled.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready.borrow().len()
+    }
+
+    #[inline(always)]
+    pub(super) fn owns(&self, header: &Header) -> bool {
+        Arc::ptr_eq(&self.inbox, &header.inbox) && !self.closed.get()
+    }
+
+    /// Puts a new task on the run queue. The caller owns the one reference, which becomes a JoinHandle.
+    pub(super) fn spawn<F: Future + 'static>(&self, future: F) -> NonNull<Header> {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        let header = cell::allocate(future, TaskId(id), &self.inbox, &mut self.memory.borrow_mut());
+        if self.closed.get() {
+            // SAFETY: the cell has just been made, and belongs to the caller's reference alone from here on.
+            unsafe {
+                cell::cancel(header, self);
+                cell::orphan(header, self);
+            }
+            return header;
+        }
+        let index = self.cells.borrow_mut().insert(header);
+        // SAFETY: the cell has just been made.
+        unsafe { header.as_ref() }.index.set(index);
+        self.live.set(self.live.get() + 1);
+        add(&self.counts.spawned, 1);
+        self.ready.borrow_mut().push_back(header);
+        if self.closing.get() {
+            // SAFETY: the cell has just been made, and the caller's reference keeps it.
+            unsafe { self.end_now(header) };
+        }
+        header
+    }
+
+    /// Marks the task ready, unless it is or has ended.
+    #[inline]
+    pub(super) fn schedule(&self, header: NonNull<Header>) {
+        // SAFETY: the caller holds a reference, or the word's QUEUED bit; this is the task's home.
+        let task = unsafe { header.as_ref() };
+        if task.mark_ready() {
+            add(&self.counts.local_wakes, 1);
+            self.ready.borrow_mut().push_back(header);
+        }
+    }
+
+    #[inline(always)]
+    #[must_use = "an overflowing count must abort"]
+    pub(super) fn clone_reference(&self, task: &Header) -> bool {
+        let references = task.references.get();
+        task.references.set(references + 1);
+        references < i64::MAX / 2
+    }
+
+    #[inline]
+    pub(super) fn drop_reference(&self, header: NonNull<Header>) {
+        // SAFETY: the caller holds the reference that it gives up here; this is the task's home.
+        let task = unsafe { header.as_ref() };
+        task.references.set(task.references.get() - 1);
+        self.free_if_unused(header);
+    }
+
+    /// Polls the task that has been ready longest, which may run up to `handovers` others in its own place. Returns how
+    /// many polls that were; 0: no task is ready.
+    #[inline]
+    pub(crate) fn poll_next(&self, handovers: u32) -> u32 {
+        let Some(header) = self.ready.borrow_mut().pop_front() else { return 0 };
+        // A host's loop may be inside a task of its own: what is left of the outer poll's share is put back.
+        let outer = self.handovers.replace(handovers);
+        // SAFETY: a ready task is not freed (see `free_if_unused`), and this is its home.
+        let ended = unsafe { cell::poll(header, self) };
+        if ended {
+            self.live.set(self.live.get() - 1);
+        }
+        self.free_if_unused(header);
+        1 + handovers - self.handovers.replace(outer)
+    }
+
+    /// Polls a task that is in the run queue, now, on behalf of the one that awaits it, if that may still do so. Not
+    /// within another such poll, so that awaits do not pile up on the stack.
+    ///
+    /// # Safety
+    /// The caller holds a reference; the task is ready and does not run.
+    #[inline]
+    pub(super) unsafe fn poll_in_place(&self, header: NonNull<Header>) {
+        let left = self.handovers.get();
+        if left == 0 {
+            return;
+        }
+        // A task just spawned is the last in the queue, one of many that are awaited in turn is the first. Elsewhere
+        // it would have to be searched for.
+        {
+            let mut ready = self.ready.borrow_mut();
+            if ready.back() == Some(&header) {
+                ready.pop_back();
+            } else if ready.front() == Some(&header) {
+                ready.pop_front();
+            } else {
+                return;
+            }
+        }
+        self.handovers.set(0);
+        // SAFETY: by contract; it has left the queue, as `cell::poll` expects.
+        if unsafe { cell::poll(header, self) } {
+            self.live.set(self.live.get() - 1);
+        }
+        self.handovers.set(left - 1);
+    }
+
+    /// Handles the wakes and other requests that came from elsewhere. Returns how many tasks were in the stack.
+    pub(crate) fn take_foreign(&self) -> usize {
+        if self.inbox.wakes.is_empty() {
+            return 0;
+        }
+        self.follow_requests(self.inbox.wakes.take())
+    }
+
+    fn follow_requests(&self, queued: waker::Queued) -> usize {
+        let mut taken = 0;
+        for header in queued {
+            taken += 1;
+            // SAFETY: QUEUED keeps the cell alive until its requests are taken; then `schedule` or the references do,
+            // and `free_if_unused` is the last to look at it.
+            let task = unsafe { header.as_ref() };
+            let requests = task.word.take_requests();
+            // A reference of our own: an output that is dropped here may hold the last of the others.
+            task.references.set(task.references.get() + 1);
+            if requests.detach {
+                // SAFETY: this is the task's home.
+                unsafe { cell::detach(header, self) };
+            }
+            if requests.abort {
+                task.cancel();
+            }
+            if requests.abort || requests.wake {
+                if requests.wake {
+                    add(&self.counts.foreign_wakes, 1);
+                }
+                if task.mark_ready() {
+                    self.ready.borrow_mut().push_back(header);
+                }
+            }
+            task.references.set(task.references.get() - 1 + requests.references);
+            self.free_if_unused(header);
+        }
+        taken
+    }
+
+    /// Frees the cell if its future has ended, it is in no queue, and no reference to it exists anywhere.
+    #[inline]
+    fn free_if_unused(&self, header: NonNull<Header>) {
+        // SAFETY: the caller has just used the cell, which nobody but the home frees while the home is there.
+        let task = unsafe { header.as_ref() };
+        if task.references.get() > 0 {
+            return;
+        }
+        let references = task.references.get() + task.word.take_count();
+        task.references.set(references);
+        if references == 0 && task.is_idle_and_ended() && !task.word.is_queued() {
+            self.cells.borrow_mut().remove(task.index.get());
+            // SAFETY: no reference, no queue entry, and the future is gone. Nothing but an output or a waker that nobody
+            // has taken is dropped in it, and `detach` has done that while nothing was borrowed.
+            unsafe { cell::free(header, &mut self.memory.borrow_mut()) };
+        }
+    }
+
+    /// Drops the future of every task, here and now. A task spawned from now on is cancelled at once.
+    pub(crate) fn cancel_all(&self) {
+        self.closing.set(true);
+        let capacity = self.cells.borrow().capacity();
+        for index in 0..capacity {
+            let header = self.cells.borrow().get(index).copied();
+            if let Some(header) = header {
+                // SAFETY: the table holds cells that are not freed; this is their home, and none runs.
+                unsafe { self.end_now(header) };
+            }
+        }
+        while self.poll_next(0) > 0 {}
+    }
+
+    /// # Safety
+    /// The cell is alive, and this is its home.
+    unsafe fn end_now(&self, header: NonNull<Header>) {
+        // SAFETY: by contract; a task that is being polled is only marked, and ends when its poll returns.
+        unsafe {
+            let task = header.as_ref();
+            if task.is_running() {
+                task.cancel();
+            } else if !task.is_ended() {
+                cell::cancel(header, self);
+                self.live.set(self.live.get() - 1);
+            }
+        }
+        self.free_if_unused(header);
+    }
+
+    /// The end: takes the last requests, and leaves the memory of tasks that are still referred to from elsewhere to
+    /// the last of those references. `cancel_all` came before.
+    pub(crate) fn close(&self) {
+        let last = self.inbox.wakes.close();
+        self.follow_requests(last);
+        while self.poll_next(0) > 0 {}
+        self.closed.set(true);
+        let capacity = self.cells.borrow().capacity();
+        for index in 0..capacity {
+            let header = self.cells.borrow_mut().remove(index);
+            if let Some(header) = header {
+                // SAFETY: this is the cells' home; none is polled again.
+                unsafe { cell::orphan(header, self) };
+            }
+        }
+    }
+}
+
+impl Drop for Home {
+    /// A home that was never closed (its shard's end panicked) has tasks that borrow its inbox and that others may still
+    /// refer to. Both are leaked.
+    fn drop(&mut self) {
+        if !self.closed.get() && self.cells.get_mut().len() > 0 {
+            std::mem::forget(self.inbox.clone());
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! Handles to a task: wait for its output, or cancel it.
+//!
+//! A handle works from any thread. Polled at the task's home it reads the output where it lies. Polled elsewhere it
+//! sends itself home and waits for the output to be sent back, so an output is never read by two threads.
+
+#![allow(unsafe_code)]
+
+use super::cell::{self, Header};
+use super::home::Home;
+use super::state::Request;
+use super::waker;
+use crate::id::TaskId;
+use crate::mesh::call::{Answer, Reply};
+use crate::mesh::message::Notice;
+use crate::sync::{Arc, Mutex, lock};
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::task::{Context, Poll};
+
+/// Waits for a task's output. Dropping it lets the task run on (it is *detached*), as Tokio's does.
+///
+/// The handle is `Send` if the output is. The output of a task that nobody waits for is dropped on the task's shard.
+///
+/// # Cancel safety
+/// Polling through a reference (`(&mut handle).await`) and giving up loses nothing.
+pub struct JoinHandle<T> {
+    inner: Inner<T>,
+}
+
+enum Inner<T> {
+    /// A task of some shard; owns one reference.
+    Task(NonNull<Header>, PhantomData<T>),
+    /// An output that is, or will be, sent here.
+    Reply(Arc<Reply<T>>),
+    /// The output has been taken.
+    Taken(TaskId),
+}
+
+// SAFETY: a handle reads the output only at the task's home, or through `Reply`, whose `T` is then sent between
+// threads; both ask for `T: Send` and nothing else. What it touches of the header elsewhere is atomic.
+unsafe impl<T: Send> Send for JoinHandle<T> {}
+// SAFETY: through a shared reference there is only `is_finished`, `id` and `abort`, which touch atomic fields and
+// constants.
+unsafe impl<T: Send> Sync for JoinHandle<T> {}
+
+impl<T> Unpin for JoinHandle<T> {}
+
+impl<T> JoinHandle<T> {
+    /// Spawns on the home of this thread.
+    pub(crate) fn spawn<F: Future<Output = T> + 'static>(home: &Home, future: F) -> Self {
+        JoinHandle { inner: Inner::Task(home.spawn(future), PhantomData) }
+    }
+
+    /// A handle whose output comes from elsewhere.
+    pub(crate) fn remote(reply: Arc<Reply<T>>) -> Self {
+        JoinHandle { inner: Inner::Reply(reply) }
+    }
+
+    /// Cancels the task: its future is dropped, on its shard, at its next turn. Waiting for it then gives an error
+    /// for which [`JoinError::is_cancelled`] holds, unless it ended first.
+    pub fn abort(&self) {
+        match &self.inner {
+            // SAFETY: the handle holds a reference.
+            Inner::Task(header, _) => unsafe { abort(*header) },
+            Inner::Reply(reply) => reply.abort(),
+            Inner::Taken(_) => {}
+        }
+    }
+
+    /// A handle that can only cancel the task.
+    pub fn abort_handle(&self) -> AbortHandle {
+        match &self.inner {
+            // SAFETY: the handle holds a reference, so another may be made.
+            Inner::Task(header, _) => unsafe { AbortHandle::of(*header) },
+            Inner::Reply(reply) => reply.abort_handle(),
+            Inner::Taken(task) => AbortHandle { target: Target::Ended(*task) },
+        }
+    }
+
+    /// Whether the task has ended in whatever way.
+    pub fn is_finished(&self) -> bool {
+        match &self.inner {
+            // SAFETY: the handle holds a reference.
+            Inner::Task(header, _) => unsafe { header.as_ref() }.is_finished(),
+            Inner::Reply(reply) => reply.is_finished(),
+            Inner::Taken(_) => true,
+        }
+    }
+
+    /// The task's identity. A task that has not yet arrived on its shard has none.
+    pub fn try_id(&self) -> Option<TaskId> {
+        match &self.inner {
+            // SAFETY: the handle holds a reference.
+            Inner::Task(header, _) => Some(unsafe { header.as_ref() }.id()),
+            Inner::Reply(reply) => reply.task_id(),
+            Inner::Taken(task) => Some(*task),
+        }
+    }
+
+    /// Sends the output to `reply` once there is one, instead of keeping it for this handle. At the task's home.
+    pub(crate) fn send_output_to(self, reply: Arc<Reply<T>>) {
+        if let Inner::Task(header, _) = &self.inner {
+            let answer = Answer::new(reply);
+            // SAFETY: this handle owns a reference, and its `T` is the task's output. Elsewhere than at home the
+            // answer is dropped, which says that there is none.
+            unsafe {
+                waker::at_home(*header, |_| {
+                    answer.take().map(|reply| cell::forward(*header, reply))
+                })
+            };
+        }
+        // What is left is a reference without interest in the output: `Drop` would say "detached".
+        self.forget_output();
+    }
+
+    /// Gives the reference up without detaching the task.
+    fn forget_output(self) {
+        if let Inner::Task(header, _) = &self.inner {
+            // SAFETY: the handle's reference is given up once, since its own drop is forgotten.
+            unsafe { waker::drop_reference(*header) };
+            std::mem::forget(self);
+        }
+    }
+}
+
+impl<T: 'static> JoinHandle<T> {
+    /// Turns a handle that is polled away from home into one that waits for a reply.
+    fn go_home(&mut self, header: NonNull<Header>) -> Arc<Reply<T>> {
+        let reply = Reply::new();
+        // SAFETY: the handle holds a reference.
+        let inbox = Arc::clone(&unsafe { header.as_ref() }.inbox);
+        // SAFETY: as above.
+        reply.attach(unsafe { AbortHandle::of(header) });
+        let handle = std::mem::replace(self, JoinHandle::remote(reply.clone()));
+        let traveller = Traveller(handle, Answer::new(reply.clone()));
+        // A closed inbox drops the traveller, which answers the reply.
+        inbox.notify(Notice::Run(Box::new(move || traveller.arrive())));
+        reply
+    }
+}
+
+/// A join handle on its way home. Being dropped on the way answers the reply.
+struct Traveller<T>(JoinHandle<T>, Answer<T>);
+
+// SAFETY: away from the thread that polled the handle it touches no `T`: dropped on its way it answers "never ran". At
+// home it makes the task send its output to the reply. If that is another thread than the one that polled, the handle
+// was sent there, so `T: Send` holds, though the bound cannot be written where the handle is polled.
+unsafe impl<T> Send for Traveller<T> {}
+
+impl<T> Traveller<T> {
+    fn arrive(self) {
+        let Traveller(handle, answer) = self;
+        if let Some(reply) = answer.take() {
+            handle.send_output_to(reply);
+        }
+    }
+}
+
+impl<T: 'static> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let header = match &self.inner {
+            Inner::Task(header, _) => *header,
+            Inner::Reply(reply) => return reply.poll(context),
+            Inner::Taken(task) => return Poll::Ready(Err(JoinError::cancelled(*task))),
+        };
+        // SAFETY: the handle holds the reference, and its `T` is the task's output type. With the output the handle
+        // gives its reference up: nothing is left to detach.
+        let here = unsafe {
+            waker::at_home(header, |home| {
+                let polled = cell::join(header, context.waker(), home);
+                if polled.is_ready() {
+                    self.inner = Inner::Taken(header.as_ref().id());
+                    home.drop_reference(header);
+                }
+                polled
+            })
+        };
+        match here {
+            Some(polled) => polled,
+            None => self.go_home(header).poll(context),
+        }
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        let Inner::Task(header, _) = &self.inner else { return };
+        // SAFETY: the handle owns a reference, which is given up here on either path.
+        unsafe {
+            let here = waker::at_home(*header, |home| {
+                cell::detach(*header, home);
+                home.drop_reference(*header);
+            });
+            if here.is_none() {
+                waker::request_and_drop(*header, Request::Detach);
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").field("task", &self.try_id()).finish()
+    }
+}
+
+/// Cancels a task from anywhere, and does not wait for it.
+#[derive(Clone)]
+pub struct AbortHandle {
+    target: Target,
+}
+
+#[derive(Clone)]
+enum Target {
+    Task(Reference),
+    /// A task that is still on its way to its shard.
+    Early(Arc<Mutex<Early>>),
+    /// A task whose output has been taken.
+    Ended(TaskId),
+}
+
+/// Whether a task that has not arrived yet was cancelled, and then, the task.
+#[derive(Default)]
+pub(crate) struct Early {
+    aborted: bool,
+    task: Option<AbortHandle>,
+}
+
+/// One counted reference to a task.
+struct Reference(NonNull<Header>);
+
+// SAFETY: a reference touches the atomic fields of the header alone, unless it is used at the task's home.
+unsafe impl Send for Reference {}
+// SAFETY: as above.
+unsafe impl Sync for Reference {}
+
+impl Clone for Reference {
+    fn clone(&self) -> Self {
+        // SAFETY: this reference keeps the task while another is made.
+        unsafe { waker::clone_reference(self.0) };
+        Reference(self.0)
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        // SAFETY: the reference is given up once.
+        unsafe { waker::drop_reference(self.0) };
+    }
+}
+
+impl AbortHandle {
+    /// # Safety
+    /// The caller holds a reference to the task.
+    unsafe fn of(header: NonNull<Header>) -> AbortHandle {
+        // SAFETY: by contract.
+        unsafe { waker::clone_reference(header) };
+        AbortHandle { target: Target::Task(Reference(header)) }
+    }
+
+    /// For a task that is on its way; `Early::arrive` tells it which.
+    pub(crate) fn early(early: Arc<Mutex<Early>>) -> AbortHandle {
+        AbortHandle { target: Target::Early(early) }
+    }
+
+    /// As [`JoinHandle::abort`].
+    pub fn abort(&self) {
+        match &self.target {
+            // SAFETY: this handle holds a reference.
+            Target::Task(task) => unsafe { abort(task.0) },
+            Target::Early(early) => {
+                let task = Early::abort(early);
+                if let Some(task) = task {
+                    task.abort();
+                }
+            }
+            Target::Ended(_) => {}
+        }
+    }
+
+    /// As [`JoinHandle::is_finished`].
+    pub fn is_finished(&self) -> bool {
+        match &self.target {
+            // SAFETY: this handle holds a reference.
+            Target::Task(task) => unsafe { task.0.as_ref() }.is_finished(),
+            Target::Early(early) => lock(early).task.as_ref().is_some_and(AbortHandle::is_finished),
+            Target::Ended(_) => true,
+        }
+    }
+
+    fn task_id(&self) -> Option<TaskId> {
+        match &self.target {
+            // SAFETY: this handle holds a reference.
+            Target::Task(task) => Some(unsafe { task.0.as_ref() }.id()),
+            Target::Early(early) => lock(early).task.as_ref().and_then(AbortHandle::task_id),
+            Target::Ended(task) => Some(*task),
+        }
+    }
+}
+
+impl Early {
+    /// Remembers the wish; returns the task if it has arrived.
+    fn abort(early: &Mutex<Early>) -> Option<AbortHandle> {
+        let mut early = lock(early);
+        early.aborted = true;
+        early.task.clone()
+    }
+
+    /// The task has arrived. True: it was cancelled on the way.
+    pub(crate) fn arrive(early: &Mutex<Early>, task: AbortHandle) -> bool {
+        let mut early = lock(early);
+        early.task = Some(task);
+        early.aborted
+    }
+
+    /// Whether the wish came before the task.
+    pub(crate) fn is_aborted(early: &Mutex<Early>) -> bool {
+        lock(early).aborted
+    }
+
+    pub(crate) fn task_id(early: &Mutex<Early>) -> Option<TaskId> {
+        lock(early).task.as_ref().and_then(AbortHandle::task_id)
+    }
+}
+
+impl fmt::Debug for AbortHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AbortHandle").field("task", &self.task_id()).finish()
+    }
+}
+
+/// Cancels a task from any thread.
+///
+/// # Safety
+/// The caller holds a reference.
+unsafe fn abort(header: NonNull<Header>) {
+    // SAFETY: by contract.
+    unsafe {
+        let here = waker::at_home(header, |home| {
+            header.as_ref().cancel();
+            home.schedule(header);
+        });
+        if here.is_none() {
+            waker::request(header, Request::Abort);
+        }
+    }
+}
+
+/// Why a task gave no output.
+pub struct JoinError {
+    /// Boxed, so that the results of tasks that end well stay small.
+    inner: Box<Failure>,
+}
+
+struct Failure {
+    task: Option<TaskId>,
+    cause: Cause,
+}
+
+enum Cause {
+    Cancelled,
+    /// In a mutex so that the error is `Sync`, as `Error` implementors expect.
+    Panicked(std::sync::Mutex<Box<dyn Any + Send + 'static>>),
+}
+
+impl JoinError {
+    #[cold]
+    fn new(task: Option<TaskId>, cause: Cause) -> Self {
+        JoinError { inner: Box::new(Failure { task, cause }) }
+    }
+
+    pub(crate) fn cancelled(task: TaskId) -> Self {
+        Self::new(Some(task), Cause::Cancelled)
+    }
+
+    /// The task never ran: its message was dropped with the shard's inbox.
+    pub(crate) fn never_ran() -> Self {
+        Self::new(None, Cause::Cancelled)
+    }
+
+    pub(crate) fn panicked(task: TaskId, payload: Box<dyn Any + Send>) -> Self {
+        Self::new(Some(task), Cause::Panicked(std::sync::Mutex::new(payload)))
+    }
+
+    /// A closure panicked outside any task: on the blocking pool, or before it made its future.
+    pub(crate) fn closure_panicked(payload: Box<dyn Any + Send>) -> Self {
+        Self::new(None, Cause::Panicked(std::sync::Mutex::new(payload)))
+    }
+
+    /// The task was aborted, or its shard shut down before it ended.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.inner.cause, Cause::Cancelled)
+    }
+
+    /// The task panicked.
+    pub fn is_panic(&self) -> bool {
+        matches!(self.inner.cause, Cause::Panicked(_))
+    }
+
+    /// What the task panicked with.
+    ///
+    /// # Panics
+    /// If the task did not panic.
+    #[track_caller]
+    pub fn into_panic(self) -> Box<dyn Any + Send + 'static> {
+        self.try_into_panic().expect("into_panic on a task that was cancelled")
+    }
+
+    /// What the task panicked with, or the error back.
+    ///
+    /// # Errors
+    /// If the task did not panic.
+    pub fn try_into_panic(self) -> Result<Box<dyn Any + Send + 'static>, JoinError> {
+        match *self.inner {
+            Failure { cause: Cause::Panicked(payload), .. } => {
+                Ok(payload.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
+            }
+            failure => Err(JoinError { inner: Box::new(failure) }),
+        }
+    }
+
+    /// Which task; none if it never became one.
+    pub fn task(&self) -> Option<TaskId> {
+        self.inner.task
+    }
+
+    fn message(&self) -> Option<String> {
+        let Cause::Panicked(payload) = &self.inner.cause else { return None };
+        let payload = payload.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        text.or_else(|| payload.downcast_ref::<String>().cloned())
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.inner.task {
+            Some(task) => write!(f, "task {task} ")?,
+            None => write!(f, "task ")?,
+        }
+        match (&self.inner.cause, self.message()) {
+            (Cause::Cancelled, _) => write!(f, "was cancelled"),
+            (Cause::Panicked(_), Some(message)) => write!(f, "panicked with {message:?}"),
+            (Cause::Panicked(_), None) => write!(f, "panicked"),
+        }
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinError({self})")
+    }
+}
+
+impl std::error::Error for JoinError {}
+
+impl From<JoinError> for std::io::Error {
+    fn from(error: JoinError) -> Self {
+        std::io::Error::other(error)
+    }
+}

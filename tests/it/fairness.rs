@@ -1,0 +1,281 @@
+//! Nobody owns a core: not a task that wakes itself, not a socket that is always ready, not a shard that hangs.
+
+use super::harness::*;
+use corelane::net::{TcpListener, UnixStream};
+use corelane::time::{Duration, sleep};
+use corelane::{HostedShard, Limits};
+use futures::{AsyncReadExt, AsyncWriteExt};
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::TcpStream as StdTcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+/// Keeps a shard as busy as tasks can: tasks that wake themselves, for as long as `stop` is false.
+fn busy(stop: Arc<AtomicBool>) -> Rc<Cell<u64>> {
+    let polls = Rc::new(Cell::new(0));
+    for _ in 0..3 {
+        let (stop, polls) = (stop.clone(), polls.clone());
+        drop(corelane::spawn_local(async move {
+            while !stop.load(Ordering::Relaxed) {
+                polls.set(polls.get() + 1);
+                corelane::yield_now().await;
+            }
+        }));
+    }
+    polls
+}
+
+/// A task that reads from a peer who never stops writing.
+fn always_ready(stop: Arc<AtomicBool>, reads: Arc<AtomicU64>) -> thread::JoinHandle<()> {
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let mut stream = UnixStream::from_std(theirs).expect("a stream");
+    drop(corelane::spawn_local(async move {
+        let mut buf = [0; 16];
+        while let Ok(1..) = stream.read(&mut buf).await {
+            reads.fetch_add(1, Ordering::Relaxed);
+        }
+    }));
+    thread::spawn(
+        move || {
+            while !stop.load(Ordering::Relaxed) && ours.write_all(&[0; 4096]).is_ok() {}
+        },
+    )
+}
+
+#[test]
+fn busy_tasks_and_always_ready_sockets_starve_neither_sockets_nor_timers() {
+    within_reason(|| {
+        let runtime = shards(1);
+        let handle = runtime.handle();
+        let stop = Arc::new(AtomicBool::new(false));
+        let reads = Arc::new(AtomicU64::new(0));
+        let (stop_there, reads_there) = (stop.clone(), reads.clone());
+        let (zeros, address) = wait(handle.submit_to(FIRST, move || async move {
+            busy(stop_there.clone());
+            let zeros = always_ready(stop_there, reads_there);
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            drop(corelane::spawn_local(async move {
+                loop {
+                    let (mut stream, _) = listener.accept().await.expect("a peer");
+                    drop(corelane::spawn_local(async move {
+                        let mut buf = [0; 64];
+                        while let Ok(count @ 1..) = stream.read(&mut buf).await {
+                            stream.write_all(&buf[..count]).await.expect("written");
+                        }
+                    }));
+                }
+            }));
+            (zeros, address)
+        }))
+        .expect("no panic");
+        // Timers: one after the other.
+        let timers = handle.spawn_on(FIRST, || async {
+            for _ in 0..50 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        });
+        // Sockets: conversations, one after the other.
+        for _ in 0..20 {
+            let mut stream = StdTcpStream::connect(address).expect("it listens");
+            for _ in 0..10 {
+                stream.write_all(b"ping").expect("written");
+                stream.read_exact(&mut [0; 4]).expect("echoed");
+            }
+        }
+        // The inbox: calls.
+        for _ in 0..100 {
+            on(handle, FIRST, || ());
+        }
+        wait(timers.expect("a shard with room")).expect("no panic");
+        assert!(reads.load(Ordering::Relaxed) > 1_000, "the busy socket was served too");
+        let stats = stats(handle, FIRST);
+        println!("{stats:#?}");
+        // The promise in numbers: at most so many polls in a turn, and a look at the sockets every few turns.
+        let limits = Limits::default();
+        assert!(stats.polls <= (stats.turns + 1) * u64::from(limits.polls_per_turn));
+        assert!(stats.io_polls >= stats.turns / 8, "{stats:#?}");
+        stop.store(true, Ordering::Relaxed);
+        drop(runtime);
+        zeros.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_turn_polls_no_more_tasks_than_its_limit() {
+    for limit in [1, 7, 61] {
+        let shard =
+            HostedShard::new(limits(|limits| limits.polls_per_turn = limit)).expect("a shard");
+        let polls = shard.enter(|| busy(Arc::default()));
+        let mut before = 0;
+        for _ in 0..100 {
+            assert!(shard.turn(Duration::ZERO), "the tasks are always ready");
+            let now = polls.get();
+            assert!(now - before <= u64::from(limit) && now > before);
+            before = now;
+        }
+    }
+}
+
+#[test]
+fn a_turn_of_long_polls_ends_when_its_time_is_up() {
+    let limits = limits(|limits| limits.turn_time = Duration::from_millis(1));
+    let shard = HostedShard::new(limits).expect("a shard");
+    let polls = Rc::new(Cell::new(0));
+    shard.enter(|| {
+        for _ in 0..50 {
+            let polls = polls.clone();
+            drop(corelane::spawn_local(async move {
+                loop {
+                    polls.set(polls.get() + 1);
+                    spin(Duration::from_millis(2));
+                    corelane::yield_now().await;
+                }
+            }));
+        }
+    });
+    // The first turn learns that polls are long; from then on one is all that the time allows.
+    shard.turn(Duration::ZERO);
+    for _ in 0..5 {
+        let before = polls.get();
+        shard.turn(Duration::ZERO);
+        assert!(
+            polls.get() - before <= 2,
+            "{} polls of 2 ms in a turn of 1 ms",
+            polls.get() - before
+        );
+    }
+}
+
+#[test]
+fn a_socket_that_is_always_ready_yields_after_its_budget() {
+    const BUDGET: u32 = 16;
+    within_reason(|| {
+        let limits = limits(|limits| limits.io_per_poll = BUDGET);
+        let shard = HostedShard::new(limits).expect("a shard");
+        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        // Enough to read one byte at a time for a while.
+        ours.write_all(&[0; 20_000]).expect("written");
+        let reads = Rc::new(Cell::new(0u32));
+        let most = Rc::new(Cell::new(0u32));
+        let (reads_there, most_there) = (reads.clone(), most.clone());
+        let (reader, other) = shard.enter(move || {
+            let mut stream = UnixStream::from_std(theirs).expect("a stream");
+            let counted = reads_there.clone();
+            let reader = corelane::spawn_local(async move {
+                for _ in 0..20_000 {
+                    stream.read_exact(&mut [0]).await.expect("there");
+                    counted.set(counted.get() + 1);
+                }
+            });
+            let other = corelane::spawn_local(async move {
+                let mut last = 0;
+                loop {
+                    most_there.set(most_there.get().max(reads_there.get() - last));
+                    last = reads_there.get();
+                    corelane::yield_now().await;
+                }
+            });
+            (reader, other)
+        });
+        while !reader.is_finished() {
+            shard.turn(Duration::ZERO);
+        }
+        other.abort();
+        assert_eq!(reads.get(), 20_000);
+        assert!((1..=BUDGET).contains(&most.get()), "{} reads in one poll", most.get());
+    });
+}
+
+#[test]
+fn sleeping_for_nothing_a_million_times_lets_others_run() {
+    within_reason(|| {
+        let shard = HostedShard::new(Limits::default()).expect("a shard");
+        let polls = shard.enter(|| busy(Arc::default()));
+        let past = corelane::time::Instant::now();
+        let sleeper = shard.enter(|| {
+            corelane::spawn_local(async move {
+                for number in 0..1_000_000u32 {
+                    if number.is_multiple_of(2) {
+                        sleep(Duration::ZERO).await;
+                    } else {
+                        corelane::time::sleep_until(past).await;
+                    }
+                }
+            })
+        });
+        let mut turns = 0u64;
+        while !sleeper.is_finished() {
+            shard.turn(Duration::ZERO);
+            turns += 1;
+        }
+        assert!(polls.get() > 1_000_000 / 256, "{} polls of others in {turns} turns", polls.get());
+    });
+}
+
+#[test]
+fn a_hung_shard_does_not_hold_up_the_others() {
+    within_reason(|| {
+        let runtime = shards(2);
+        let handle = runtime.handle();
+        let gate = Gate::close(handle, SECOND);
+        // Everything works on the first shard while the second hangs, which it does until this is done.
+        let works = handle.submit_to(FIRST, || async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            for _ in 0..100 {
+                let connecting = corelane::net::TcpStream::connect(address);
+                let (connected, accepted) = futures::join!(connecting, listener.accept());
+                let (mut a, mut b) = (connected.expect("it listens"), accepted.expect("a peer").0);
+                a.write_all(b"x").await.expect("written");
+                b.read_exact(&mut [0]).await.expect("read");
+                sleep(Duration::from_millis(1)).await;
+                corelane::spawn_local(async {}).await.expect("no panic");
+            }
+            corelane::spawn_blocking(|| 1).await.expect("no panic")
+        });
+        assert_eq!(wait(works).expect("no panic"), 1);
+        for _ in 0..100 {
+            on(handle, FIRST, || ());
+        }
+        // Those who talk to the hung shard wait, and nobody else does.
+        let mut call = handle.submit_to(SECOND, || async { 2 });
+        assert!(poll_once(&mut call).is_pending());
+        let stats = handle.stats();
+        assert_eq!(stats.len(), 2);
+        gate.open();
+        assert_eq!(wait(call).expect("no panic"), 2);
+    });
+}
+
+#[test]
+fn two_tasks_that_wake_each_other_do_not_starve_a_third() {
+    let shard = HostedShard::new(Limits::default()).expect("a shard");
+    let third = Rc::new(Cell::new(0));
+    let counted = third.clone();
+    shard.enter(move || {
+        let (ping, pong) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(None)));
+        for (own, other) in [(ping.clone(), pong.clone()), (pong, ping)] {
+            drop(corelane::spawn_local(std::future::poll_fn(move |context| {
+                own.set(Some(context.waker().clone()));
+                if let Some(other) = other.take() {
+                    std::task::Waker::wake(other);
+                }
+                std::task::Poll::<()>::Pending
+            })));
+        }
+        drop(corelane::spawn_local(async move {
+            loop {
+                counted.set(counted.get() + 1);
+                corelane::yield_now().await;
+            }
+        }));
+    });
+    for _ in 0..100 {
+        shard.turn(Duration::ZERO);
+    }
+    assert!(third.get() >= 100, "{} polls of the third task", third.get());
+}

@@ -1,0 +1,24 @@
+//! Behaviour at the crate's boundary, with a real kernel, real threads and real sockets: one program for all of it.
+//!
+//! Nothing here sleeps in order to wait for something, and no test asserts on a time tighter than a generous bound.
+//! Tests that need a process of their own (its memory, its CPU mask, its death) run this program again.
+
+mod harness;
+mod process;
+
+mod net;
+#[cfg(feature = "cli")]
+mod serve;
+
+mod calls;
+mod fairness;
+mod hosted;
+mod memory;
+mod panics;
+mod runtime;
+mod sharing;
+mod tasks;
+mod threads;
+mod tidy;
+mod timers;
+mod wakers;

@@ -1,0 +1,55 @@
+//! `corelane serve` as its users meet it: a process with real sockets, signals and shortages; and, where a process
+//! cannot be looked into, the same server inside this one.
+//!
+//! Nothing here waits for a time to pass, except where that time is what is measured: a condition is looked at again
+//! and again until it holds or a generous while is over. Child processes die with the test that started them. A test
+//! that needs a tool or a privilege which is not there says so on standard error, past the test harness.
+
+mod accept;
+mod bodies;
+mod client;
+mod drain;
+mod in_process;
+mod injected;
+mod panics;
+mod pipelines;
+mod program;
+mod reuse;
+mod shutdown;
+mod start;
+mod stdio;
+mod storm;
+mod strace;
+mod system;
+mod upgrade;
+
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long something may take before it counts as never happening. It measures nothing.
+const NEVER: Duration = Duration::from_secs(30);
+
+/// Looks until there is something to be seen.
+#[track_caller]
+fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(began.elapsed() < NEVER, "it never came true: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// [`eventually`] for a condition.
+#[track_caller]
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    eventually(what, || holds().then_some(()));
+}
+
+/// Says why a test does not run, where it is heard even if the test harness keeps what tests print.
+fn skipped(reason: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
+}

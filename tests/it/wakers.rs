@@ -1,0 +1,352 @@
+//! Wakers that outlive their task, their shard and their runtime, in every order.
+
+use super::harness::*;
+use corelane::{HostedShard, Limits};
+use proptest::prelude::*;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, mpsc};
+use std::task::{Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+/// The waker of a task on the first shard that never ends.
+fn waker_of_a_task(runtime: &corelane::Runtime) -> Waker {
+    let (tell, wakers) = mpsc::channel();
+    let task = runtime.handle().spawn_on(FIRST, move || {
+        poll_fn(move |context| {
+            let _ = tell.send(context.waker().clone());
+            Poll::<()>::Pending
+        })
+    });
+    drop(task.expect("a shard with room"));
+    wakers.recv().expect("polled")
+}
+
+fn use_in_every_way(waker: Waker) {
+    let another = waker.clone();
+    waker.wake_by_ref();
+    assert!(waker.will_wake(&another));
+    another.wake();
+    drop(waker.clone());
+    waker.wake();
+}
+
+#[test]
+fn wakers_do_nothing_after_the_shutdown() {
+    within_reason(|| {
+        for _ in 0..20 {
+            let runtime = shards(1);
+            let waker = waker_of_a_task(&runtime);
+            drop(runtime);
+            use_in_every_way(waker.clone());
+            let threads = [0, 1].map(|_| {
+                let waker = waker.clone();
+                thread::spawn(move || use_in_every_way(waker))
+            });
+            let [_, _] = threads.map(|thread| thread.join().expect("no panic"));
+            // On a shard that is not the task's.
+            corelane::block_on(async { use_in_every_way(waker) });
+        }
+    });
+}
+
+/// Uses its waker when it is dropped, which is at the end of the thread.
+struct AtThreadEnd(Waker);
+
+impl Drop for AtThreadEnd {
+    fn drop(&mut self) {
+        use_in_every_way(self.0.clone());
+    }
+}
+
+thread_local! {
+    static AT_THREAD_END: RefCell<Vec<AtThreadEnd>> = const { RefCell::new(Vec::new()) };
+}
+
+#[test]
+fn wakers_work_in_the_destructors_of_thread_locals() {
+    within_reason(|| {
+        for runs in [true, false] {
+            let runtime = shards(1);
+            let waker = waker_of_a_task(&runtime);
+            let runtime = runs.then_some(runtime);
+            let plain = thread::spawn(move || {
+                AT_THREAD_END.with_borrow_mut(|kept| kept.push(AtThreadEnd(waker)));
+            });
+            plain.join().expect("no panic");
+            drop(runtime);
+        }
+    });
+}
+
+#[test]
+fn a_shards_own_thread_may_keep_wakers_to_its_end() {
+    within_reason(|| {
+        let runtime = shards(2);
+        let own = waker_of_a_task(&runtime);
+        for shard in [FIRST, SECOND] {
+            let own = own.clone();
+            on(runtime.handle(), shard, move || {
+                AT_THREAD_END.with_borrow_mut(|kept| kept.push(AtThreadEnd(own)));
+            });
+        }
+        assert_eq!(runtime.shutdown(Duration::ZERO).shards_panicked, 0);
+    });
+}
+
+#[test]
+fn wakers_fire_while_the_runtime_is_dropped() {
+    const THREADS: usize = 2;
+    within_reason(|| {
+        for round in 0..60 {
+            let runtime = shards(1);
+            let wakers: Vec<Waker> = (0..8).map(|_| waker_of_a_task(&runtime)).collect();
+            let barrier = Arc::new(Barrier::new(THREADS + 1));
+            let over = Arc::new(AtomicBool::new(false));
+            let threads: Vec<_> = (0..THREADS)
+                .map(|_| {
+                    let (wakers, barrier, over) = (wakers.clone(), barrier.clone(), over.clone());
+                    thread::spawn(move || {
+                        barrier.wait();
+                        while !over.load(Ordering::Relaxed) {
+                            for waker in &wakers {
+                                use_in_every_way(waker.clone());
+                            }
+                        }
+                        wakers.into_iter().for_each(Waker::wake);
+                    })
+                })
+                .collect();
+            drop(wakers);
+            barrier.wait();
+            if round % 2 == 0 {
+                drop(runtime);
+            } else {
+                runtime.shutdown(Duration::from_micros(200));
+            }
+            over.store(true, Ordering::Relaxed);
+            threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        }
+    });
+}
+
+#[test]
+fn handles_are_dropped_aborted_and_awaited_while_the_runtime_is_dropped() {
+    within_reason(|| {
+        for round in 0..60 {
+            let runtime = shards(2);
+            let handle = runtime.handle().clone();
+            let tasks: Vec<_> = (0..60)
+                .map(|number| {
+                    on(&handle, if number % 2 == 0 { FIRST } else { SECOND }, move || {
+                        corelane::spawn_local(async move {
+                            for _ in 0..number {
+                                corelane::yield_now().await;
+                            }
+                            if number % 3 == 0 {
+                                std::future::pending::<()>().await;
+                            }
+                            Box::new(number)
+                        })
+                    })
+                })
+                .collect();
+            let barrier = Arc::new(Barrier::new(2));
+            let at_the_barrier = barrier.clone();
+            let other = thread::spawn(move || {
+                at_the_barrier.wait();
+                let mut answered = 0;
+                for (number, task) in tasks.into_iter().enumerate() {
+                    match (number + round) % 3 {
+                        0 => drop(task),
+                        1 => {
+                            task.abort();
+                            let _ = wait(task);
+                        }
+                        _ if number % 3 == 0 => drop(task),
+                        _ => answered += usize::from(wait(task).is_ok()),
+                    }
+                }
+                answered
+            });
+            barrier.wait();
+            let _ = runtime.shutdown(Duration::from_micros(100 * (round % 5) as u64));
+            let _ = other.join().expect("no panic, no hang");
+        }
+    });
+}
+
+#[test]
+fn calls_are_sent_while_the_runtime_is_dropped() {
+    within_reason(|| {
+        for round in 0..60u64 {
+            let runtime = shards_with(2, limits(|limits| limits.inbox_capacity = 4));
+            let barrier = Arc::new(Barrier::new(3));
+            let threads = [FIRST, SECOND].map(|shard| {
+                let (handle, barrier) = (runtime.handle().clone(), barrier.clone());
+                thread::spawn(move || {
+                    barrier.wait();
+                    let mut answers = 0u64;
+                    loop {
+                        let _ = handle.post(shard, || ());
+                        let task = handle.spawn_on(shard, || async { Box::new(1) });
+                        match wait(handle.submit_to(shard, || async { Box::new(2) })) {
+                            Ok(_) => answers += 1,
+                            Err(error) => {
+                                assert!(error.is_closed(), "{error}");
+                                drop(task);
+                                return answers;
+                            }
+                        }
+                    }
+                })
+            });
+            barrier.wait();
+            spin(Duration::from_micros(50 * (round % 8)));
+            drop(runtime);
+            let [_, _] = threads.map(|thread| thread.join().expect("no panic, no hang"));
+        }
+    });
+}
+
+/// What can be done with a task's wakers, at home or elsewhere.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Clone(usize),
+    Wake(usize),
+    WakeByRef(usize),
+    Drop(usize),
+    Abort,
+    DropHandle,
+    MayEnd,
+    Turn,
+    DropShard,
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    let which = 0..4usize;
+    prop_oneof![
+        4 => which.clone().prop_map(Deed::Clone),
+        4 => which.clone().prop_map(Deed::Wake),
+        4 => which.clone().prop_map(Deed::WakeByRef),
+        4 => which.prop_map(Deed::Drop),
+        1 => Just(Deed::Abort),
+        1 => Just(Deed::DropHandle),
+        1 => Just(Deed::MayEnd),
+        4 => Just(Deed::Turn),
+        1 => Just(Deed::DropShard),
+    ]
+}
+
+/// On which side of the fence: in a turn of the shard, on its thread but outside a turn, on another thread.
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Home,
+    Outside,
+    Thread,
+}
+
+fn side() -> impl Strategy<Value = Side> {
+    prop_oneof![4 => Just(Side::Home), 4 => Just(Side::Outside), 1 => Just(Side::Thread)]
+}
+
+fn at(side: Side, shard: Option<&HostedShard>, f: impl FnOnce() + Send) {
+    match (side, shard) {
+        (Side::Home, Some(shard)) => shard.enter(f),
+        (Side::Thread, _) => {
+            thread::scope(|scope| scope.spawn(f).join().expect("no panic"));
+        }
+        _ => f(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Counts what happens to one task. That no memory is lost is seen by the leak checker, if it is there.
+    #[test]
+    fn a_task_is_polled_for_its_wakes_and_dropped_once(
+        deeds in prop::collection::vec((deed(), side()), 0..60),
+        shard_first in any::<bool>(),
+    ) {
+        let mut shard = Some(HostedShard::new(Limits::default()).expect("a shard"));
+        let wakers: Rc<RefCell<Vec<Waker>>> = Rc::default();
+        let may_end = Rc::new(Cell::new(false));
+        let polls = Rc::new(Cell::new(0));
+        let (spy, dropped) = DropSpy::new();
+        let future = {
+            let (wakers, may_end, polls, spy) = (wakers.clone(), may_end.clone(), polls.clone(), spy.stay());
+            poll_fn(move |context| {
+                let _spy = &spy;
+                polls.set(polls.get() + 1);
+                wakers.borrow_mut().push(context.waker().clone());
+                if may_end.get() { Poll::Ready(()) } else { Poll::Pending }
+            })
+        };
+        let mut task = shard.as_ref().map(|shard| shard.enter(|| corelane::spawn_local(future)));
+        let mut wakes = 1;
+        for (deed, side) in deeds {
+            let take = |index: usize| {
+                let mut wakers = wakers.borrow_mut();
+                let length = wakers.len();
+                if length == 0 { None } else { Some(wakers.swap_remove(index % length)) }
+            };
+            let give = |waker: Option<Waker>| wakers.borrow_mut().extend(waker);
+            let shard_ref = shard.as_ref();
+            match deed {
+                Deed::Clone(index) => {
+                    let waker = take(index);
+                    let mut clone = None;
+                    at(side, shard_ref, || clone = waker.clone());
+                    give(waker);
+                    give(clone);
+                }
+                Deed::Wake(index) => {
+                    let waker = take(index);
+                    wakes += usize::from(waker.is_some());
+                    at(side, shard_ref, || waker.into_iter().for_each(Waker::wake));
+                }
+                Deed::WakeByRef(index) => {
+                    let waker = take(index);
+                    wakes += usize::from(waker.is_some());
+                    at(side, shard_ref, || waker.iter().for_each(Waker::wake_by_ref));
+                    give(waker);
+                }
+                Deed::Drop(index) => {
+                    let waker = take(index);
+                    at(side, shard_ref, || drop(waker));
+                }
+                Deed::Abort => at(side, shard_ref, || task.iter().for_each(|task| task.abort())),
+                Deed::DropHandle => {
+                    let handle = task.take();
+                    at(side, shard_ref, || drop(handle));
+                }
+                Deed::MayEnd => may_end.set(true),
+                Deed::Turn => {
+                    if let Some(shard) = &shard {
+                        while shard.turn(Duration::ZERO) {}
+                    }
+                }
+                Deed::DropShard => drop(shard.take()),
+            }
+            prop_assert!(polls.get() <= wakes, "{} polls for {wakes} wakes", polls.get());
+        }
+        let rest = std::mem::take(&mut *wakers.borrow_mut());
+        if shard_first {
+            drop(shard);
+            drop(rest);
+        } else {
+            drop(rest);
+            drop(shard);
+        }
+        drop(task);
+        prop_assert!(dropped.is_dropped());
+        prop_assert!(!dropped.is_dropped(), "it was dropped twice");
+        prop_assert!(Rc::strong_count(&polls) == 1);
+        // A poll in the last turn may have left another waker.
+        let _ = std::mem::take(&mut *wakers.borrow_mut());
+    }
+}
