@@ -50,6 +50,7 @@ pub(crate) struct Shard {
     busy_since: Cell<Instant>,
     /// Socket operations that the task being polled may still do.
     io_left: Cell<u32>,
+    poll_number: Cell<u64>,
     /// Polls between two looks at the clock, by how long polls have been taking.
     clock_stride: Cell<u32>,
     /// Turns of work since the last look at the sockets.
@@ -103,6 +104,7 @@ impl Shard {
             now: Cell::new(now),
             busy_since: Cell::new(now),
             io_left: Cell::new(limits.io_per_poll),
+            poll_number: Cell::new(1),
             clock_stride: Cell::new(crate::limits::CLOCK_STRIDE),
             turns_since_io: Cell::new(0),
             root_woken: Cell::new(false),
@@ -201,8 +203,16 @@ impl Shard {
     }
 
     /// A new poll begins, with its full share.
-    pub(crate) fn grant_io(&self) {
+    #[inline(always)]
+    pub(crate) fn begin_poll(&self) {
         self.io_left.set(self.limits.io_per_poll);
+        self.poll_number.set(self.poll_number.get() + 1);
+    }
+
+    /// Of the poll that runs; never 0, and never the same again.
+    #[inline(always)]
+    pub(crate) fn poll_number(&self) -> u64 {
+        self.poll_number.get()
     }
 
     /// A call was sent, so an answer may come soon.

@@ -1,9 +1,9 @@
 //! hyper's I/O traits over our stream sockets: the way of every byte of an HTTP connection.
 //!
-//! Reading goes straight into hyper's uninitialized buffer. Writing is gathered: what hyper writes while its task runs
-//! is copied and goes out as one send when the task has nothing more to do, so a pipelined burst costs one system call
-//! and a single response waits for nothing. Only what is too large to copy is written at once. hyper is told not to make
-//! vectored writes: for responses that fit a buffer its one flat copy costs less than a list of slices.
+//! Reading goes straight into hyper's uninitialized buffer. A single response is sent as it is written. Those of a
+//! pipelined burst are gathered: what hyper writes while its task runs is copied and goes out as one send when the task
+//! has nothing more to do, so the burst costs one system call. What is too large to copy is written at once. hyper is
+//! told not to make vectored writes: for responses that fit a buffer its one flat copy costs less than a list of slices.
 
 #![allow(unsafe_code)]
 
@@ -11,6 +11,7 @@ use crate::limits::GATHER_COPY_MAX;
 use crate::net::{TcpStream, UnixStream};
 use crate::reactor::slots::Direction;
 use crate::reactor::source::{Socket, Source};
+use crate::shard::context::poll_number;
 use crate::sys::socket;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::io;
@@ -24,6 +25,34 @@ use std::task::{Context, Poll, ready};
 #[derive(Debug)]
 pub struct Io<S> {
     stream: S,
+    bursts: Bursts,
+}
+
+/// Whether a connection writes several times in one poll of its task, as it does when the peer pipelines. Then writes are
+/// gathered. A poll's first write is sent as it comes unless the poll before had more than one: copying a response that
+/// stays alone would cost more than it saves.
+#[derive(Debug, Default)]
+struct Bursts {
+    /// The shard's number of the poll that wrote last.
+    poll: u64,
+    /// Writes in it so far.
+    writes: u32,
+    expected: bool,
+}
+
+impl Bursts {
+    /// A write in this poll. True: gather it.
+    #[inline(always)]
+    fn write(&mut self, poll: u64) -> bool {
+        if poll == self.poll {
+            self.writes = self.writes.saturating_add(1);
+            return true;
+        }
+        self.expected = self.writes > 1;
+        self.poll = poll;
+        self.writes = 1;
+        self.expected
+    }
 }
 
 /// The stream sockets that [`Io`] can wrap. Sealed.
@@ -63,7 +92,7 @@ impl sealed::Sealed for UnixStream {
 impl<S: Transport> Io<S> {
     /// Wraps a stream.
     pub fn new(stream: S) -> Io<S> {
-        Io { stream }
+        Io { stream, bursts: Bursts::default() }
     }
 
     /// The stream.
@@ -79,7 +108,8 @@ impl<S: Transport> Io<S> {
 }
 
 impl<S: Transport> Read for Io<S> {
-    #[inline]
+    // Inlined it would make hyper's own function around it, which is called far more often than it reads, slower.
+    #[inline(never)]
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -106,14 +136,21 @@ impl<S: Transport> Write for Io<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let source = self.stream.source();
-        if bytes.len() < GATHER_COPY_MAX {
-            source.poll_gather(context, bytes, |stream| socket::send(stream, bytes))
-        } else {
-            source.poll_write_after_gathered(context, bytes.len(), |stream| {
-                socket::send(stream, bytes)
-            })
+        let Io { stream, bursts } = self.get_mut();
+        let source = stream.source();
+        if bursts.write(poll_number())
+            && bytes.len() < GATHER_COPY_MAX
+            && let Some(gathered) = source.poll_gather(context, bytes)
+        {
+            return gathered;
         }
+        let send = |stream: &S::Socket| socket::send(stream, bytes);
+        let sent = source.poll_stream_io(context, Direction::Write, bytes.len(), send);
+        if !matches!(sent, Poll::Ready(Ok(count)) if count == bytes.len()) {
+            // The kernel has no room: gathering the rest would only hide that.
+            *bursts = Bursts::default();
+        }
+        sent
     }
 
     #[inline]

@@ -1,7 +1,7 @@
 //! One shard's reactor: registering sockets, caching what they are ready for, waking who waits.
 
 use super::gather::GatherBuffer;
-use super::poll::{Event, Poll};
+use super::poll::{self, Event};
 use super::slots::{Direction, Readiness, SlotKey, Slots, WaiterId};
 use crate::sync::Arc;
 use crate::task::waker::{is_task, wake_counted};
@@ -9,12 +9,12 @@ use mio::unix::SourceFd;
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 /// See the module. Only its shard's thread touches it.
 pub(crate) struct Reactor {
-    poll: Poll,
+    poll: poll::Poll,
     pub(super) slots: RefCell<Slots<Registered>>,
     pub(super) gathered: GatherBuffer,
 }
@@ -41,11 +41,27 @@ pub(crate) struct Registered {
 }
 
 impl Registered {
+    /// Whether a write would have to wait for earlier ones, or return their error.
+    #[inline(always)]
+    pub(super) fn holds_bytes(&self) -> bool {
+        !self.out.is_empty() || self.error.is_some()
+    }
+
     /// Sets `refused`, here and for other threads.
     pub(super) fn refuse(&mut self, refused: bool) {
         self.refused = refused;
         self.descriptor.set_unsent(refused);
     }
+}
+
+/// What became of an operation on a registered socket.
+pub(crate) enum Attempt<R> {
+    /// The system call's result, or Pending: the task has been registered.
+    Polled(Poll<io::Result<R>>),
+    /// Bytes written earlier must go first.
+    Behind,
+    /// The socket is not registered here.
+    NotHere,
 }
 
 /// What an operation on a registered socket should do.
@@ -60,7 +76,7 @@ pub(crate) enum Gate {
 }
 
 impl Reactor {
-    pub(crate) fn new(poll: Poll) -> Reactor {
+    pub(crate) fn new(poll: poll::Poll) -> Reactor {
         Reactor { poll, slots: RefCell::new(Slots::new()), gathered: GatherBuffer::default() }
     }
 
@@ -101,17 +117,45 @@ impl Reactor {
         Gate::Wait
     }
 
-    /// The kernel said "would block", or gave less than was asked for: not ready until the next event. What the peer
-    /// has closed stays ready.
-    #[inline]
-    pub(crate) fn clear(&self, key: SlotKey, direction: Direction) {
-        if let Some(slot) = self.slots.borrow_mut().get_mut(key) {
-            let transient = match direction {
-                Direction::Read => Readiness::READABLE,
-                Direction::Write => Readiness::WRITABLE,
-            };
-            slot.readiness = slot.readiness.without(transient);
+    /// One system call, if the socket may be ready for it; if not, the task of `waker` is woken when it is. `drained`
+    /// says of a result that the kernel has no more for now. The slots are borrowed all the while: `call` runs no
+    /// code of users.
+    #[inline(always)]
+    pub(crate) fn attempt<R>(
+        &self,
+        key: SlotKey,
+        direction: Direction,
+        waker: &Waker,
+        call: impl FnMut() -> io::Result<R>,
+        drained: impl Fn(&R) -> bool,
+    ) -> Attempt<R> {
+        let mut slots = self.slots.borrow_mut();
+        let Some(slot) = slots.get_mut(key) else { return Attempt::NotHere };
+        if direction == Direction::Write
+            && (slot.socket.holds_bytes() || self.gathered.is_owned_by(key))
+        {
+            return Attempt::Behind;
         }
+        if slot.readiness.intersects(Readiness::of(direction)) {
+            match retried(call) {
+                Ok(result) => {
+                    if drained(&result) {
+                        // What the peer has closed stays ready.
+                        slot.readiness = slot.readiness.without(Readiness::transient(direction));
+                    }
+                    return Attempt::Polled(Poll::Ready(Ok(result)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Nothing is left, not even what seemed to be closed.
+                    slot.readiness = slot.readiness.without(Readiness::of(direction));
+                }
+                Err(error) => return Attempt::Polled(Poll::Ready(Err(error))),
+            }
+        }
+        let old = slot.waiters(direction).set_polling(waker);
+        drop(slots);
+        drop(old);
+        Attempt::Polled(Poll::Pending)
     }
 
     /// After "would block" nothing is left of readiness, not even what seemed to be closed.
@@ -259,6 +303,17 @@ impl Reactor {
             while let Some(waker) = slot.take_waiter(true) {
                 wake_counted(waker);
             }
+        }
+    }
+}
+
+/// A system call, again if a signal came in between.
+#[inline(always)]
+pub(super) fn retried<R>(mut call: impl FnMut() -> io::Result<R>) -> io::Result<R> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
 }

@@ -8,7 +8,7 @@
 //! Bytes that the kernel does not take go into the slot. They are sent when the socket has room again, before anything
 //! written later; until then `flush` waits and the socket does not move to another shard.
 
-use super::engine::Reactor;
+use super::engine::{Reactor, retried};
 use super::slots::{Direction, Readiness, SlotKey};
 use crate::limits::GATHER_BYTES;
 use crate::sys::socket;
@@ -31,12 +31,17 @@ pub(crate) enum Gathered {
     Yes,
     /// There is no room before the peer reads; the task has been registered.
     Wait,
-    /// Everything before it has been sent: write it to the socket directly.
-    Direct,
     /// An earlier send failed.
     Failed(io::Error),
     /// The slot is gone.
     Stale,
+}
+
+impl GatherBuffer {
+    #[inline(always)]
+    pub(super) fn is_owned_by(&self, key: SlotKey) -> bool {
+        self.owner.get() == Some(key)
+    }
 }
 
 impl Reactor {
@@ -52,7 +57,7 @@ impl Reactor {
             let mut slots = self.slots.borrow_mut();
             match slots.get_mut(key) {
                 None => return Gathered::Stale,
-                Some(slot) if slot.socket.out.is_empty() && slot.socket.error.is_none() => {}
+                Some(slot) if !slot.socket.holds_bytes() => {}
                 Some(_) => {
                     drop(slots);
                     return self.queue_behind(key, bytes, waker);
@@ -87,15 +92,6 @@ impl Reactor {
         Gathered::Wait
     }
 
-    /// Before a write that is not gathered: everything must have been given to the kernel. `Direct` if it has.
-    pub(crate) fn send_before(&self, key: SlotKey, waker: &Waker) -> Gathered {
-        match self.poll_all_sent(key, waker) {
-            Poll::Ready(Ok(())) => Gathered::Direct,
-            Poll::Ready(Err(error)) => Gathered::Failed(error),
-            Poll::Pending => Gathered::Wait,
-        }
-    }
-
     /// Ready when the kernel has taken every byte but those gathered in this poll.
     pub(crate) fn poll_unsent(&self, key: SlotKey, waker: &Waker) -> Poll<io::Result<()>> {
         let mut slots = self.slots.borrow_mut();
@@ -119,13 +115,6 @@ impl Reactor {
         self.poll_unsent(key, waker)
     }
 
-    /// Whether bytes of this socket have been gathered or refused.
-    #[inline]
-    pub(crate) fn has_unsent(&self, key: SlotKey) -> bool {
-        self.gathered.owner.get() == Some(key)
-            || self.slots.borrow_mut().get_mut(key).is_some_and(|slot| !slot.socket.out.is_empty())
-    }
-
     /// At the end of a task's poll: sends what it has gathered.
     #[inline]
     pub(crate) fn send_gathered(&self) {
@@ -136,7 +125,7 @@ impl Reactor {
 
     /// The same, if it is this socket's.
     pub(super) fn send_gathered_of(&self, key: SlotKey) {
-        if self.gathered.owner.get() == Some(key) {
+        if self.gathered.is_owned_by(key) {
             self.send_gathered();
         }
     }
@@ -194,11 +183,8 @@ impl Reactor {
 
 /// One send; what the kernel does not take counts as nothing.
 fn send_once(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
-    loop {
-        match socket::send_raw(fd, bytes) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            other => return other,
-        }
+    match retried(|| socket::send_raw(fd, bytes)) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        result => result,
     }
 }

@@ -64,6 +64,14 @@ impl Readiness {
         self.0 == 0
     }
 
+    /// What an operation in this direction uses up.
+    pub(crate) const fn transient(direction: Direction) -> Readiness {
+        match direction {
+            Direction::Read => Readiness::READABLE,
+            Direction::Write => Readiness::WRITABLE,
+        }
+    }
+
     /// What makes an operation in this direction worth trying.
     pub(crate) const fn of(direction: Direction) -> Readiness {
         match direction {

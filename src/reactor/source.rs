@@ -8,7 +8,7 @@
 //!
 //! A source that has never had to wait is registered nowhere.
 
-use super::engine::{Descriptor, Gate};
+use super::engine::{Attempt, Descriptor, Gate, retried};
 use super::gather::Gathered;
 use super::interest::{Interest, Ready};
 use super::slots::{Direction, Readiness, SlotKey, WaiterId};
@@ -73,18 +73,6 @@ enum Here {
     Away,
 }
 
-/// What to do before an operation.
-#[derive(Clone, Copy)]
-enum Start {
-    /// Try it; the socket is registered here.
-    Try,
-    /// Try it; the socket is registered nowhere.
-    TryUnregistered,
-    Pending,
-    Move,
-    Outside,
-}
-
 impl<S: Socket> Source<S> {
     /// `socket` must be non-blocking.
     pub(crate) fn new(socket: S) -> Source<S> {
@@ -125,89 +113,16 @@ impl<S: Socket> Source<S> {
         }
     }
 
-    /// Before a poll-style operation.
+    /// Poll-style operation: one waiting task per direction, the one that polled last. `call` is one system call, which
+    /// is tried when the socket may be ready; on "would block" the task is registered. It runs nobody's code but ours.
     #[inline]
-    fn start(&self, context: &Context<'_>, direction: Direction) -> Start {
-        let started = with_current(|shard| {
-            if !shard.charge_io() {
-                context.waker().wake_by_ref();
-                return Start::Pending;
-            }
-            match self.here(shard) {
-                Here::Home(key) => match shard.reactor.gate(key, direction, context.waker()) {
-                    Gate::Try => Start::Try,
-                    Gate::Wait => Start::Pending,
-                    Gate::Stale => Start::Move,
-                },
-                Here::Unregistered => Start::TryUnregistered,
-                Here::Away => Start::Move,
-            }
-        });
-        started.unwrap_or(Start::Outside)
-    }
-
-    /// Runs `f` with the slot here, after `Start::Try`. A half of the socket on another shard may have moved it away since
-    /// then: what `place` names now is a slot of that shard, which must not be taken for one of this.
-    #[inline(always)]
-    fn with_slot(&self, f: impl FnOnce(&Shard, SlotKey)) {
-        with_current(|shard| {
-            if let Here::Home(key) = self.here(shard) {
-                f(shard, key);
-            }
-        });
-    }
-
-    /// Tries `f` when the socket may be ready; on "would block" the task is registered as the direction's one polling
-    /// task. `short` says of a result that the kernel had no more to give.
-    #[inline]
-    fn poll_with<R>(
-        &self,
-        context: &mut Context<'_>,
-        direction: Direction,
-        mut f: impl FnMut(&S) -> io::Result<R>,
-        short: impl Fn(&R) -> bool,
-    ) -> Poll<io::Result<R>> {
-        loop {
-            let registered = match self.start(context, direction) {
-                Start::Try => true,
-                Start::TryUnregistered => false,
-                Start::Pending => return Poll::Pending,
-                Start::Move => match self.move_here() {
-                    Ok(true) => continue,
-                    Ok(false) => return self.poll_outside(context, direction, f),
-                    Err(error) => return Poll::Ready(Err(error)),
-                },
-                Start::Outside => return self.poll_outside(context, direction, f),
-            };
-            match f(&self.shared.socket) {
-                Ok(result) => {
-                    if registered && short(&result) {
-                        self.with_slot(|shard, key| shard.reactor.clear(key, direction));
-                    }
-                    return Poll::Ready(Ok(result));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // The next round registers the task.
-                    if registered {
-                        self.with_slot(|shard, key| shard.reactor.clear_all(key, direction));
-                    } else if let Err(error) = self.move_here() {
-                        return Poll::Ready(Err(error));
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    }
-
-    /// Poll-style operation: one waiting task per direction, the one that polled last.
     pub(crate) fn poll_io<R>(
         &self,
         context: &mut Context<'_>,
         direction: Direction,
-        f: impl FnMut(&S) -> io::Result<R>,
+        call: impl FnMut(&S) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.poll_with(context, direction, f, |_| false)
+        self.poll_with(context, direction, call, |_| false)
     }
 
     /// [`Source::poll_io`] for stream sockets: less than `wanted` means that there is no more for now.
@@ -217,17 +132,79 @@ impl<S: Socket> Source<S> {
         context: &mut Context<'_>,
         direction: Direction,
         wanted: usize,
-        f: impl FnMut(&S) -> io::Result<usize>,
+        call: impl FnMut(&S) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        if direction == Direction::Write && self.may_hold_bytes() {
-            match self.poll_all_sent(context) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+        // Zero is the end of the stream, which stays true: only a short count of bytes says "no more for now".
+        self.poll_with(context, direction, call, |&count| count > 0 && count < wanted)
+    }
+
+    #[inline(always)]
+    fn poll_with<R>(
+        &self,
+        context: &mut Context<'_>,
+        direction: Direction,
+        mut call: impl FnMut(&S) -> io::Result<R>,
+        drained: impl Fn(&R) -> bool,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            // The common case: the socket is registered here, and nothing has to go before the operation.
+            let waker = context.waker();
+            let attempt = with_current(|shard| {
+                if !shard.charge_io() {
+                    waker.wake_by_ref();
+                    return Attempt::Polled(Poll::Pending);
+                }
+                match self.here(shard) {
+                    Here::Home(key) => {
+                        let call = || call(&self.shared.socket);
+                        shard.reactor.attempt(key, direction, waker, call, &drained)
+                    }
+                    Here::Unregistered | Here::Away => Attempt::NotHere,
+                }
+            });
+            match attempt {
+                Some(Attempt::Polled(polled)) => return polled,
+                other => {
+                    if let Some(polled) = self.make_way(context, direction, other, &mut call) {
+                        return polled;
+                    }
+                }
             }
         }
-        // Zero is the end of the stream, which stays true: only a short count of bytes says "no more for now".
-        self.poll_with(context, direction, f, |&count| count > 0 && count < wanted)
+    }
+
+    /// When it is not the common case: does what must come first. None: the operation can be attempted again.
+    #[cold]
+    fn make_way<R>(
+        &self,
+        context: &mut Context<'_>,
+        direction: Direction,
+        attempt: Option<Attempt<R>>,
+        call: &mut impl FnMut(&S) -> io::Result<R>,
+    ) -> Option<Poll<io::Result<R>>> {
+        let done = match attempt {
+            Some(Attempt::Polled(polled)) => return Some(polled),
+            Some(Attempt::Behind) => match self.poll_all_sent(context) {
+                Poll::Ready(sent) => sent.map(|()| true),
+                Poll::Pending => return Some(Poll::Pending),
+            },
+            Some(Attempt::NotHere) => {
+                // A socket that is registered nowhere may well be ready: most never have to wait.
+                if self.place.load(Ordering::Relaxed) == 0 {
+                    match retried(|| call(&self.shared.socket)) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        result => return Some(Poll::Ready(result)),
+                    }
+                }
+                self.move_here()
+            }
+            None => Ok(false),
+        };
+        match done {
+            Ok(true) => None,
+            Ok(false) => Some(self.poll_outside(context, direction, call)),
+            Err(error) => Some(Poll::Ready(Err(error))),
+        }
     }
 
     /// Readiness alone.
@@ -237,15 +214,21 @@ impl<S: Socket> Source<S> {
         direction: Direction,
     ) -> Poll<io::Result<()>> {
         loop {
-            match self.start(context, direction) {
-                Start::Try => return Poll::Ready(Ok(())),
-                Start::Pending => return Poll::Pending,
-                Start::TryUnregistered | Start::Move => match self.move_here() {
-                    Ok(true) => {}
-                    Ok(false) => return self.watch(context, direction),
-                    Err(error) => return Poll::Ready(Err(error)),
-                },
-                Start::Outside => return self.watch(context, direction),
+            let gate = with_current(|shard| {
+                if !shard.charge_io() {
+                    context.waker().wake_by_ref();
+                    return Gate::Wait;
+                }
+                match self.here(shard) {
+                    Here::Home(key) => shard.reactor.gate(key, direction, context.waker()),
+                    Here::Unregistered | Here::Away => Gate::Stale,
+                }
+            });
+            match gate {
+                Some(Gate::Try) => return Poll::Ready(Ok(())),
+                Some(Gate::Wait) => return Poll::Pending,
+                Some(Gate::Stale) if self.move_here()? => {}
+                Some(Gate::Stale) | None => return self.watch(context, direction),
             }
         }
     }
@@ -344,24 +327,21 @@ impl<S: Socket> Source<S> {
         &self,
         context: &mut Context<'_>,
         direction: Direction,
-        mut f: impl FnMut(&S) -> io::Result<R>,
+        call: &mut impl FnMut(&S) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
         if direction == Direction::Write && self.shared.unsent.load(Ordering::Acquire) {
             return self
                 .watch(context, direction)
                 .map(|ready| Err(ready.err().unwrap_or_else(|| io::ErrorKind::WouldBlock.into())));
         }
-        loop {
-            match f(&self.shared.socket) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return match self.watch(context, direction) {
-                        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                        _ => Poll::Pending,
-                    };
+        match retried(|| call(&self.shared.socket)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                match self.watch(context, direction) {
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                    _ => Poll::Pending,
                 }
-                result => return Poll::Ready(result),
             }
+            result => Poll::Ready(result),
         }
     }
 
@@ -403,55 +383,22 @@ impl<S: Socket> Source<S> {
 
     // Gathered writes, for the HTTP adapter.
 
-    /// Adds `bytes` to what is sent at the end of this task's poll.
+    /// Adds `bytes` to what is sent at the end of this task's poll. None: not here, write them.
     #[inline]
     pub(crate) fn poll_gather(
         &self,
         context: &mut Context<'_>,
         bytes: &[u8],
-        write: impl FnMut(&S) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
+    ) -> Option<Poll<io::Result<usize>>> {
         let gathered = with_current(|shard| match self.here(shard) {
             Here::Home(key) => shard.reactor.gather(key, bytes, context.waker()),
             Here::Unregistered | Here::Away => Gathered::Stale,
         });
-        match gathered {
-            Some(Gathered::Yes) => Poll::Ready(Ok(bytes.len())),
-            other => self.follow_gathered(context, other, bytes.len(), write),
-        }
-    }
-
-    /// Writes what is too large to copy, when everything before it has gone.
-    pub(crate) fn poll_write_after_gathered(
-        &self,
-        context: &mut Context<'_>,
-        length: usize,
-        write: impl FnMut(&S) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        let room = with_current(|shard| match self.here(shard) {
-            Here::Home(key) => shard.reactor.send_before(key, context.waker()),
-            Here::Unregistered | Here::Away => Gathered::Stale,
-        });
-        self.follow_gathered(context, room, length, write)
-    }
-
-    fn follow_gathered(
-        &self,
-        context: &mut Context<'_>,
-        gathered: Option<Gathered>,
-        length: usize,
-        write: impl FnMut(&S) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        match gathered {
-            Some(Gathered::Yes) => Poll::Ready(Ok(length)),
-            Some(Gathered::Wait) => Poll::Pending,
-            Some(Gathered::Failed(error)) => Poll::Ready(Err(error)),
-            Some(Gathered::Direct) => {
-                self.poll_with(context, Direction::Write, write, |&count| count < length)
-            }
-            Some(Gathered::Stale) | None => {
-                self.poll_stream_io(context, Direction::Write, length, write)
-            }
+        match gathered? {
+            Gathered::Yes => Some(Poll::Ready(Ok(bytes.len()))),
+            Gathered::Wait => Some(Poll::Pending),
+            Gathered::Failed(error) => Some(Poll::Ready(Err(error))),
+            Gathered::Stale => None,
         }
     }
 
@@ -487,16 +434,6 @@ impl<S: Socket> Source<S> {
             }
             None => Poll::Ready(Ok(())),
         }
-    }
-
-    /// Whether bytes may wait in the slot here, or do wait in one elsewhere.
-    #[inline]
-    fn may_hold_bytes(&self) -> bool {
-        let here = with_current(|shard| match self.here(shard) {
-            Here::Home(key) => shard.reactor.has_unsent(key),
-            Here::Unregistered | Here::Away => false,
-        });
-        here == Some(true) || self.shared.unsent.load(Ordering::Acquire)
     }
 }
 

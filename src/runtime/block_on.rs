@@ -66,7 +66,7 @@ pub(crate) fn run<F: Future>(fleet: Arc<Fleet>, future: F) -> F::Output {
         shard.take_root_wake();
         let mut root = pin!(future);
         loop {
-            shard.grant_io();
+            shard.begin_poll();
             let polled = root.as_mut().poll(&mut Context::from_waker(&waker));
             shard.reactor.send_gathered();
             if let Poll::Ready(output) = polled {

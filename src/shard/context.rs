@@ -17,6 +17,12 @@ pub(crate) fn with_current<R>(f: impl FnOnce(&Shard) -> R) -> Option<R> {
     scoped::get(&CURRENT, |shard| shard.map(f))
 }
 
+/// Tells this poll of a task from the one before and the one after, on this shard; 0 on a thread that is none.
+#[inline(always)]
+pub(crate) fn poll_number() -> u64 {
+    with_current(Shard::poll_number).unwrap_or(0)
+}
+
 /// What every function says that needs a shard and finds none.
 #[cold]
 #[track_caller]

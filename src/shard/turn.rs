@@ -80,7 +80,7 @@ impl Shard {
         let mut looked = began;
         let mut until_look = self.clock_stride.get();
         while left > 0 {
-            self.io_left.set(self.limits.io_per_poll);
+            self.begin_poll();
             // Long polls get no others in their place: each is timed.
             let handovers = if until_look > 1 { HANDOVERS_PER_POLL.min(left - 1) } else { 0 };
             let polls = self.home.poll_next(handovers);
@@ -121,7 +121,7 @@ impl Shard {
             && let Some(thunk) = self.inbox().take_call()
         {
             messages += 1;
-            self.io_left.set(self.limits.io_per_poll);
+            self.begin_poll();
             self.run_caught(|| thunk.call());
         }
         if messages > before {
