@@ -178,7 +178,7 @@ impl Shard {
 
     /// Whether there is something to do now.
     pub(crate) fn has_work(&self) -> bool {
-        self.home.ready() > 0 || self.root_woken.get() || !self.inbox().is_empty()
+        self.home.has_ready() || self.root_woken.get() || !self.inbox().is_empty()
     }
 
     /// When the next timer is due, or the shard must stop.

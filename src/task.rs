@@ -8,12 +8,15 @@
 //! - [`state`]: the word that may be touched from anywhere, one function per transition
 //! - [`cell`]: the allocation; what the home does with it
 //! - [`waker`]: `std::task::Waker` over a cell, and the stack of foreign wakes
-//! - [`home`]: the run queue and the table of live tasks of one shard
+//! - [`home`]: the run queue and all tasks of one shard, which are [`list`]s through the cells
+//! - [`memory`]: that of tasks that have ended
 //! - `join`: handles
 
 pub(crate) mod cell;
 pub(crate) mod home;
 pub(crate) mod join;
+mod list;
+mod memory;
 pub(crate) mod state;
 pub(crate) mod waker;
 

@@ -9,13 +9,15 @@
 
 use super::home::{Home, add};
 use super::join::JoinError;
+use super::list::Links;
+use super::memory::{FreeList, KEPT_MAX, UNIT};
 use super::state::{Next, Word};
 use super::waker;
 use crate::id::TaskId;
 use crate::mesh::call::Reply;
 use crate::mesh::inbox::Inbox;
 use crate::sync::{Arc, AtomicBool, AtomicPtr, Cell, Ordering, UnsafeCell, dealloc};
-use std::alloc::{Layout, alloc, handle_alloc_error};
+use std::alloc::Layout;
 use std::any::Any;
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -39,7 +41,7 @@ const ORPHANED: u8 = 1 << 5;
 /// The output is there to be taken. Without it nobody looks at the stage, in which user code may be running.
 const OUTPUT: u8 = 1 << 6;
 
-/// What every task begins with: one cache line.
+/// What every task begins with.
 #[repr(C)]
 pub(crate) struct Header {
     /// The only field that both sides write.
@@ -52,12 +54,14 @@ pub(crate) struct Header {
     pub(super) inbox: ManuallyDrop<Arc<Inbox>>,
     /// References made and dropped at home. See [`super::state`].
     pub(super) references: Cell<i64>,
-    pub(super) index: Cell<u32>,
     flags: Cell<u8>,
     /// Whether the task has ended, for those who ask from elsewhere. Not in the word, because the home sets it at every
     /// task's end and a plain store is all it needs.
     finished: AtomicBool,
     id: TaskId,
+    /// Its places in the home's lists.
+    pub(super) ready: Links,
+    pub(super) all: Links,
 }
 
 /// The operations that need to know the future's type.
@@ -67,8 +71,8 @@ struct Vtable {
     join: unsafe fn(NonNull<Header>, &Waker, &Home, *mut ()),
     forward: unsafe fn(NonNull<Header>, *const ()),
     detach: unsafe fn(NonNull<Header>, &Home),
-    /// Drops what the cell still holds; its memory stays.
-    clear: unsafe fn(NonNull<Header>),
+    /// Drops the output that nobody has taken; the memory stays.
+    drop_output: unsafe fn(NonNull<Header>),
     layout: Layout,
 }
 
@@ -180,10 +184,11 @@ pub(super) fn allocate<F: Future + 'static>(
             // outlives it.
             inbox: ManuallyDrop::new(unsafe { ptr::read(inbox) }),
             references: Cell::new(1),
-            index: Cell::new(u32::MAX),
             flags: Cell::new(READY),
             finished: AtomicBool::new(false),
             id,
+            ready: Links::new(),
+            all: Links::new(),
         },
         joiner: UnsafeCell::new(Joiner::Nobody),
         stage: UnsafeCell::new(Stage::Future(future)),
@@ -303,69 +308,19 @@ pub(super) unsafe fn free(header: NonNull<Header>, memory: &mut FreeList) {
 ///
 /// # Safety
 /// As [`free`] or [`free_orphan`].
+#[inline]
 unsafe fn clear(header: NonNull<Header>) -> Layout {
     // SAFETY: by contract; the vtable was made for this allocation's type.
     unsafe {
-        let vtable = header.as_ref().vtable;
-        (vtable.clear)(header);
+        let task = header.as_ref();
+        let vtable = task.vtable;
+        // The future is gone, and with it whoever waited.
+        if task.has(OUTPUT) {
+            (vtable.drop_output)(header);
+        }
         // Nothing to do but in a model, which notices if anybody still uses it.
         ptr::drop_in_place(header.as_ptr());
         vtable.layout
-    }
-}
-
-/// Memory of tasks that have ended, for those that come. One shard's; blocks are of few sizes, so that one fits another
-/// task's future.
-pub(super) struct FreeList {
-    blocks: [Vec<NonNull<u8>>; SIZES],
-}
-
-/// Blocks are multiples of this.
-const UNIT: usize = 64;
-/// Sizes that are kept; larger blocks go back to the allocator.
-const SIZES: usize = 12;
-/// Blocks kept of each size. None in debug builds, so that memory checkers see every task's memory come and go.
-const KEPT: Option<usize> = if cfg!(any(debug_assertions, loom)) { None } else { Some(1024) };
-
-impl FreeList {
-    pub(super) const fn new() -> FreeList {
-        FreeList { blocks: [const { Vec::new() }; SIZES] }
-    }
-
-    #[inline]
-    fn take(&mut self, layout: Layout) -> NonNull<u8> {
-        let kept = self.blocks.get_mut(layout.size() / UNIT - 1).and_then(Vec::pop);
-        kept.unwrap_or_else(|| Self::allocate(layout))
-    }
-
-    #[cold]
-    fn allocate(layout: Layout) -> NonNull<u8> {
-        // SAFETY: the size is at least UNIT, so not zero.
-        NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
-    }
-
-    /// # Safety
-    /// `block` was taken with this layout and is not used again.
-    #[inline]
-    unsafe fn keep(&mut self, block: NonNull<u8>, layout: Layout) {
-        match self.blocks.get_mut(layout.size() / UNIT - 1) {
-            Some(blocks) if KEPT.is_some_and(|kept| blocks.len() < kept) => blocks.push(block),
-            // SAFETY: by contract.
-            _ => unsafe { dealloc(block.as_ptr(), layout) },
-        }
-    }
-}
-
-impl Drop for FreeList {
-    fn drop(&mut self) {
-        for (index, blocks) in self.blocks.iter_mut().enumerate() {
-            let layout =
-                Layout::from_size_align((index + 1) * UNIT, UNIT).expect("a few hundred bytes");
-            for block in blocks.drain(..) {
-                // SAFETY: the block was taken with a layout of this size, see `Allocation::LAYOUT`, and is nobody's.
-                unsafe { dealloc(block.as_ptr(), layout) };
-            }
-        }
     }
 }
 
@@ -411,7 +366,7 @@ impl<F: Future + 'static> Allocation<F> {
         join: Self::join,
         forward: Self::forward,
         detach: Self::detach,
-        clear: Self::clear,
+        drop_output: Self::drop_output,
         layout: Self::LAYOUT,
     };
 
@@ -419,7 +374,7 @@ impl<F: Future + 'static> Allocation<F> {
     const LAYOUT: Layout = {
         let size = size_of::<Self>().div_ceil(UNIT) * UNIT;
         let align = if align_of::<Self>() > UNIT { align_of::<Self>() } else { UNIT };
-        let size = if align > UNIT && size <= SIZES * UNIT { (SIZES + 1) * UNIT } else { size };
+        let size = if align > UNIT && size <= KEPT_MAX { KEPT_MAX + UNIT } else { size };
         match Layout::from_size_align(size, align) {
             Ok(layout) => layout,
             Err(_) => panic!("a future of this size cannot be"),
@@ -437,7 +392,8 @@ impl<F: Future + 'static> Allocation<F> {
         // SAFETY: the caller keeps the contract of `super::poll`.
         let this = unsafe { Self::of(header) };
         if this.header.has(CANCELLED) {
-            this.end(Err(JoinError::cancelled(this.header.id)), home);
+            // SAFETY: as above; it does not run.
+            unsafe { Self::cancel(header, home) };
             return true;
         }
         this.header.set(RUNNING);
@@ -470,6 +426,7 @@ impl<F: Future + 'static> Allocation<F> {
         true
     }
 
+    #[cold]
     unsafe fn cancel(header: NonNull<Header>, home: &Home) {
         // SAFETY: the caller keeps the contract of `super::cancel`.
         let this = unsafe { Self::of(header) };
@@ -478,6 +435,7 @@ impl<F: Future + 'static> Allocation<F> {
     }
 
     /// Drops the future, puts the result in its place, and tells whoever waits.
+    #[inline(always)]
     fn end(&self, result: Result<F::Output, JoinError>, home: &Home) {
         self.header.set(RUNNING | ENDED);
         let mut calm = self.drop_future();
@@ -543,8 +501,13 @@ impl<F: Future + 'static> Allocation<F> {
         // A task that is ready and awaited by another runs at once, in the other's place: the other would only make
         // room for it.
         if this.header.is_only_ready() {
-            // SAFETY: this is the task's home; the handle's reference keeps the cell.
-            unsafe { home.poll_in_place(header) };
+            // SAFETY: this is the task's home; the handle's reference keeps the cell. It has left the queue, as READY says.
+            unsafe {
+                home.poll_in_place(header, || {
+                    this.header.clear(READY);
+                    Self::poll(header, home)
+                });
+            }
         }
         if this.header.has(ENDED) {
             let output =
@@ -598,27 +561,11 @@ impl<F: Future + 'static> Allocation<F> {
         }
     }
 
-    unsafe fn clear(header: NonNull<Header>) {
-        // SAFETY: the caller keeps the contract of `super::free` or `super::free_orphan`: nobody else refers to the
-        // cell. What is dropped here is not looked at again.
-        unsafe {
-            let this = header.cast::<Self>().as_ref();
-            let empty = this.stage.with_mut(|stage| matches!(&*stage, Stage::Empty))
-                && this.joiner.with_mut(|joiner| matches!(&*joiner, Joiner::Nobody));
-            if !empty {
-                this.drop_contents();
-            }
-        }
-    }
-
     /// # Safety
-    /// As `clear`.
+    /// As `super::free` or `super::free_orphan`; there is an output.
     #[cold]
-    unsafe fn drop_contents(&self) {
-        // SAFETY: by contract nobody looks at either again.
-        unsafe {
-            drop_caught(self.stage.with_mut(|stage| ptr::replace(stage, Stage::Empty)));
-            drop_caught(self.joiner.with_mut(|joiner| ptr::replace(joiner, Joiner::Nobody)));
-        }
+    unsafe fn drop_output(header: NonNull<Header>) {
+        // SAFETY: by contract nobody else refers to the cell.
+        drop_caught(unsafe { Self::of(header) }.take_output());
     }
 }

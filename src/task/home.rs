@@ -1,25 +1,26 @@
-//! What a shard knows of its tasks: the run queue and the table of all that live.
+//! What a shard knows of its tasks: the run queue and the list of all there are.
 //!
 //! Only the shard's own thread touches a [`Home`]. It never polls by itself: the turn asks for one task at a time.
 
 #![allow(unsafe_code)]
 
-use super::cell::{self, FreeList, Header};
+use super::cell::{self, Header};
+use super::list::{Chain, Links, List};
+use super::memory::FreeList;
 use super::waker;
 use crate::id::TaskId;
 use crate::mesh::inbox::Inbox;
 use crate::sync::Arc;
-use crate::table::Table;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::Future;
 use std::ptr::NonNull;
 
 /// The tasks of one shard.
 pub(crate) struct Home {
     inbox: Arc<Inbox>,
-    ready: RefCell<VecDeque<NonNull<Header>>>,
-    cells: RefCell<Table<NonNull<Header>>>,
+    ready: List<Ready>,
+    /// Every task whose memory has not been freed.
+    all: List<All>,
     memory: RefCell<FreeList>,
     next_id: Cell<u64>,
     /// Tasks whose future has not ended.
@@ -31,6 +32,24 @@ pub(crate) struct Home {
     /// The cells were left to the references that remain: this is nobody's home any more.
     closed: Cell<bool>,
     counts: Counts,
+}
+
+struct Ready;
+
+impl Chain for Ready {
+    #[inline(always)]
+    fn links(header: &Header) -> &Links {
+        &header.ready
+    }
+}
+
+struct All;
+
+impl Chain for All {
+    #[inline(always)]
+    fn links(header: &Header) -> &Links {
+        &header.all
+    }
 }
 
 /// What happened to tasks here, since the start.
@@ -53,8 +72,8 @@ impl Home {
     pub(crate) fn new(inbox: Arc<Inbox>, first_id: u64) -> Home {
         Home {
             inbox,
-            ready: RefCell::new(VecDeque::with_capacity(64)),
-            cells: RefCell::new(Table::new()),
+            ready: List::new(),
+            all: List::new(),
             memory: RefCell::new(FreeList::new()),
             next_id: Cell::new(first_id),
             live: Cell::new(0),
@@ -81,12 +100,14 @@ impl Home {
     /// Tasks whose memory has not been freed.
     #[cfg(loom)]
     pub(crate) fn cells(&self) -> usize {
-        self.cells.borrow().len()
+        // SAFETY: each is in the list.
+        std::iter::successors(self.all.first(), |&task| unsafe { self.all.after(task) }).count()
     }
 
-    /// Tasks ready to be polled.
-    pub(crate) fn ready(&self) -> usize {
-        self.ready.borrow().len()
+    /// Whether a task is ready to be polled.
+    #[inline(always)]
+    pub(crate) fn has_ready(&self) -> bool {
+        self.ready.first().is_some()
     }
 
     #[inline(always)]
@@ -107,12 +128,14 @@ impl Home {
             }
             return header;
         }
-        let index = self.cells.borrow_mut().insert(header);
-        // SAFETY: the cell has just been made.
-        unsafe { header.as_ref() }.index.set(index);
+        // SAFETY: the cell has just been made. It leaves the run queue when it is polled, and the other list when it is
+        // freed, or given up by `close`.
+        unsafe {
+            self.all.push_back(header);
+            self.ready.push_back(header);
+        }
         self.live.set(self.live.get() + 1);
         add(&self.counts.spawned, 1);
-        self.ready.borrow_mut().push_back(header);
         if self.closing.get() {
             // SAFETY: the cell has just been made, and the caller's reference keeps it.
             unsafe { self.end_now(header) };
@@ -123,11 +146,25 @@ impl Home {
     /// Marks the task ready, unless it is or has ended.
     #[inline]
     pub(super) fn schedule(&self, header: NonNull<Header>) {
-        // SAFETY: the caller holds a reference, or the word's QUEUED bit; this is the task's home.
-        let task = unsafe { header.as_ref() };
-        if task.mark_ready() {
+        // SAFETY: the caller holds a reference; this is the task's home.
+        if unsafe { self.make_ready(header) } {
             add(&self.counts.local_wakes, 1);
-            self.ready.borrow_mut().push_back(header);
+        }
+    }
+
+    /// Puts the task on the run queue. False: it is there, or has ended.
+    ///
+    /// # Safety
+    /// The cell is alive, and this is its home.
+    #[inline(always)]
+    unsafe fn make_ready(&self, header: NonNull<Header>) -> bool {
+        // SAFETY: by contract. A cell that is marked ready is in the queue, and is not freed while it is.
+        unsafe {
+            let marked = header.as_ref().mark_ready();
+            if marked {
+                self.ready.push_back(header);
+            }
+            marked
         }
     }
 
@@ -151,7 +188,7 @@ impl Home {
     /// many polls that were; 0: no task is ready.
     #[inline]
     pub(crate) fn poll_next(&self, handovers: u32) -> u32 {
-        let Some(header) = self.ready.borrow_mut().pop_front() else { return 0 };
+        let Some(header) = self.ready.pop_front() else { return 0 };
         // A host's loop may be inside a task of its own: what is left of the outer poll's share is put back.
         let outer = self.handovers.replace(handovers);
         // SAFETY: a ready task is not freed (see `free_if_unused`), and this is its home.
@@ -163,32 +200,25 @@ impl Home {
         1 + handovers - self.handovers.replace(outer)
     }
 
-    /// Polls a task that is in the run queue, now, on behalf of the one that awaits it, if that may still do so. Not
-    /// within another such poll, so that awaits do not pile up on the stack.
+    /// Takes a task out of the run queue and polls it now, on behalf of the one that awaits it, if that may still do so.
+    /// Not within another such poll, so that awaits do not pile up on the stack.
     ///
     /// # Safety
-    /// The caller holds a reference; the task is ready and does not run.
-    #[inline]
-    pub(super) unsafe fn poll_in_place(&self, header: NonNull<Header>) {
+    /// The caller holds a reference; the task is in the run queue and does not run. `poll` says whether it has ended.
+    #[inline(always)]
+    pub(super) unsafe fn poll_in_place(
+        &self,
+        header: NonNull<Header>,
+        poll: impl FnOnce() -> bool,
+    ) {
         let left = self.handovers.get();
         if left == 0 {
             return;
         }
-        // A task just spawned is the last in the queue, one of many that are awaited in turn is the first. Elsewhere
-        // it would have to be searched for.
-        {
-            let mut ready = self.ready.borrow_mut();
-            if ready.back() == Some(&header) {
-                ready.pop_back();
-            } else if ready.front() == Some(&header) {
-                ready.pop_front();
-            } else {
-                return;
-            }
-        }
         self.handovers.set(0);
-        // SAFETY: by contract; it has left the queue, as `cell::poll` expects.
-        if unsafe { cell::poll(header, self) } {
+        // SAFETY: by contract.
+        unsafe { self.ready.remove(header) };
+        if poll() {
             self.live.set(self.live.get() - 1);
         }
         self.handovers.set(left - 1);
@@ -223,9 +253,8 @@ impl Home {
                 if requests.wake {
                     add(&self.counts.foreign_wakes, 1);
                 }
-                if task.mark_ready() {
-                    self.ready.borrow_mut().push_back(header);
-                }
+                // SAFETY: the reference of our own.
+                let _: bool = unsafe { self.make_ready(header) };
             }
             task.references.set(task.references.get() - 1 + requests.references);
             self.free_if_unused(header);
@@ -237,29 +266,39 @@ impl Home {
     #[inline]
     fn free_if_unused(&self, header: NonNull<Header>) {
         // SAFETY: the caller has just used the cell, which nobody but the home frees while the home is there.
-        let task = unsafe { header.as_ref() };
-        if task.references.get() > 0 {
-            return;
+        if unsafe { header.as_ref() }.references.get() <= 0 {
+            self.free_if_nobodys(header);
         }
+    }
+
+    fn free_if_nobodys(&self, header: NonNull<Header>) {
+        // SAFETY: as above.
+        let task = unsafe { header.as_ref() };
         let references = task.references.get() + task.word.take_count();
         task.references.set(references);
         if references == 0 && task.is_idle_and_ended() && !task.word.is_queued() {
-            self.cells.borrow_mut().remove(task.index.get());
             // SAFETY: no reference, no queue entry, and the future is gone. Nothing but an output or a waker that nobody
             // has taken is dropped in it, and `detach` has done that while nothing was borrowed.
-            unsafe { cell::free(header, &mut self.memory.borrow_mut()) };
+            unsafe {
+                self.all.remove(header);
+                cell::free(header, &mut self.memory.borrow_mut());
+            }
         }
     }
 
     /// Drops the future of every task, here and now. A task spawned from now on is cancelled at once.
     pub(crate) fn cancel_all(&self) {
         self.closing.set(true);
-        let capacity = self.cells.borrow().capacity();
-        for index in 0..capacity {
-            let header = self.cells.borrow().get(index).copied();
-            if let Some(header) = header {
-                // SAFETY: the table holds cells that are not freed; this is their home, and none runs.
-                unsafe { self.end_now(header) };
+        let mut cursor = self.all.first();
+        while let Some(header) = cursor {
+            // SAFETY: the list holds cells that are not freed. A reference of our own keeps this one there while its future
+            // is dropped, and user code in that drop changes the list around it.
+            unsafe {
+                let task = header.as_ref();
+                task.references.set(task.references.get() + 1);
+                self.end_now(header);
+                cursor = self.all.after(header);
+                self.drop_reference(header);
             }
         }
         while self.poll_next(0) > 0 {}
@@ -288,12 +327,11 @@ impl Home {
         self.follow_requests(last);
         while self.poll_next(0) > 0 {}
         self.closed.set(true);
-        let capacity = self.cells.borrow().capacity();
-        for index in 0..capacity {
-            let header = self.cells.borrow_mut().remove(index);
-            if let Some(header) = header {
-                // SAFETY: this is the cells' home; none is polled again.
-                unsafe { cell::orphan(header, self) };
+        while let Some(header) = self.all.first() {
+            // SAFETY: it is in the list. This is the cells' home; none is polled again.
+            unsafe {
+                self.all.remove(header);
+                cell::orphan(header, self);
             }
         }
     }
@@ -303,7 +341,7 @@ impl Drop for Home {
     /// A home that was never closed (its shard's end panicked) has tasks that borrow its inbox and that others may still
     /// refer to. Both are leaked.
     fn drop(&mut self) {
-        if !self.closed.get() && self.cells.get_mut().len() > 0 {
+        if !self.closed.get() && self.all.first().is_some() {
             std::mem::forget(self.inbox.clone());
         }
     }

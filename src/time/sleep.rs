@@ -123,8 +123,7 @@ impl Sleep {
     #[inline]
     fn has_passed(&self, shard: &Shard) -> bool {
         let now = shard.now();
-        self.deadline <= now
-            || (self.deadline.duration_since(now) < STALE && self.deadline <= clock::now())
+        self.deadline <= now || (self.deadline < now + STALE && self.deadline <= clock::now())
     }
 
     fn disarm(&mut self) {

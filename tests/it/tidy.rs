@@ -68,6 +68,8 @@ const UNSAFE: &[&str] = &[
     "task/cell.rs",
     "task/home.rs",
     "task/join.rs",
+    "task/list.rs",
+    "task/memory.rs",
     "task/waker.rs",
 ];
 
@@ -78,7 +80,7 @@ const TESTS: &[&str] = &["models/", "sync/model.rs", "task/tests.rs"];
 const LINES_MAX: usize = 500;
 
 /// Files that have more, and how many at most. They ask to be split; nothing is to be added here.
-const LONG: &[(&str, usize)] = &[("reactor/source.rs", 625), ("task/cell.rs", 650)];
+const LONG: &[(&str, usize)] = &[("reactor/source.rs", 575), ("task/cell.rs", 600)];
 
 /// A file of the source, by its path below `src`.
 struct File {

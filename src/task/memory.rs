@@ -1,0 +1,95 @@
+//! Memory of tasks that have ended, for those that come.
+//!
+//! One shard's. Blocks are of few sizes, so that one fits another task's future; one that waits holds the way to the
+//! next. Most tasks then need no call of the allocator.
+
+#![allow(unsafe_code)]
+
+use crate::sync::dealloc;
+use std::alloc::{Layout, alloc, handle_alloc_error};
+use std::ptr::{self, NonNull};
+
+/// See the module.
+pub(super) struct FreeList {
+    sizes: [Kept; SIZES],
+}
+
+#[derive(Clone, Copy)]
+struct Kept {
+    first: *mut Block,
+    blocks: u32,
+}
+
+struct Block {
+    next: *mut Block,
+}
+
+/// The size and the alignment of every block is a multiple of this.
+pub(super) const UNIT: usize = 64;
+/// Larger blocks go back to the allocator.
+pub(super) const KEPT_MAX: usize = SIZES * UNIT;
+const SIZES: usize = 12;
+/// Blocks kept of each size. None in debug builds, so that memory checkers see every task's memory come and go.
+const KEPT: Option<u32> = if cfg!(any(debug_assertions, loom)) { None } else { Some(1024) };
+
+impl FreeList {
+    pub(super) const fn new() -> FreeList {
+        FreeList { sizes: [Kept { first: ptr::null_mut(), blocks: 0 }; SIZES] }
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self, layout: Layout) -> NonNull<u8> {
+        let kept = self.sizes.get_mut(layout.size() / UNIT - 1);
+        match kept.and_then(Kept::take) {
+            Some(block) => block.cast(),
+            None => Self::allocate(layout),
+        }
+    }
+
+    #[cold]
+    fn allocate(layout: Layout) -> NonNull<u8> {
+        // SAFETY: the size is at least UNIT, so not zero.
+        NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
+    }
+
+    /// # Safety
+    /// `block` was taken with this layout and is not used again.
+    #[inline]
+    pub(super) unsafe fn keep(&mut self, block: NonNull<u8>, layout: Layout) {
+        match self.sizes.get_mut(layout.size() / UNIT - 1) {
+            Some(kept) if KEPT.is_some_and(|most| kept.blocks < most) => {
+                let block = block.cast::<Block>();
+                // SAFETY: the block is ours, larger than this and aligned to UNIT.
+                unsafe { block.write(Block { next: kept.first }) };
+                kept.first = block.as_ptr();
+                kept.blocks += 1;
+            }
+            // SAFETY: by contract.
+            _ => unsafe { dealloc(block.as_ptr(), layout) },
+        }
+    }
+}
+
+impl Kept {
+    #[inline]
+    fn take(&mut self) -> Option<NonNull<Block>> {
+        let block = NonNull::new(self.first)?;
+        // SAFETY: the blocks of the list are ours, and `keep` has written this.
+        self.first = unsafe { block.as_ref() }.next;
+        self.blocks -= 1;
+        Some(block)
+    }
+}
+
+impl Drop for FreeList {
+    fn drop(&mut self) {
+        for (index, kept) in self.sizes.iter_mut().enumerate() {
+            let layout =
+                Layout::from_size_align((index + 1) * UNIT, UNIT).expect("a few hundred bytes");
+            while let Some(block) = kept.take() {
+                // SAFETY: the block was taken with a layout of this size, see `Allocation::LAYOUT`, and is nobody's.
+                unsafe { dealloc(block.as_ptr().cast(), layout) };
+            }
+        }
+    }
+}
