@@ -183,8 +183,9 @@ fn fails_and_leaves_nothing(expected: &str, lower: impl FnOnce(), lift: impl FnO
     let (threads, fds) = (thread_count(), open_fds());
     lower();
     let error = start(2, Runtime::builder().thread_name("half")).expect_err("it cannot be had");
-    let left = threads_called("half-");
+    // First, since looking needs fds itself.
     lift();
+    let left = threads_called("half-");
     assert!(error.is_start() && !error.is_placement(), "{error:?}");
     assert!(error.to_string().contains(expected), "{error}");
     assert!(std::error::Error::source(&error).is_some());
@@ -239,16 +240,27 @@ fn a_stack_that_cannot_be_had_fails_the_start_and_leaves_nothing_behind() {
 fn fds_that_cannot_be_had_fail_the_start_and_leave_nothing_behind() {
     const NAME: &str = "threads::fds_that_cannot_be_had_fail_the_start_and_leave_nothing_behind";
     let outcome = process::alone(NAME, &[], || {
-        // Each shard needs an epoll instance and an eventfd at least. Listing the fds takes one itself.
+        // Each shard needs an epoll instance and an eventfd at least.
         for more in 0..4 {
-            let lower = || set_limit(libc::RLIMIT_NOFILE, (open_fds() - 1 + more) as u64);
-            let lift = || set_limit(libc::RLIMIT_NOFILE, 1_000);
+            let lower = || set_limit(libc::RLIMIT_NOFILE, number_of_a_new_fd(more));
+            let lift = || set_limit(libc::RLIMIT_NOFILE, u64::MAX);
             fails_and_leaves_nothing("got no epoll instance or eventfd", lower, lift);
         }
     });
     if let Some(outcome) = outcome {
         outcome.passed();
     }
+}
+
+/// The number that an fd gets that is made after `before` others. The limit is one of numbers, and this process may
+/// have inherited fds with numbers far apart.
+fn number_of_a_new_fd(before: usize) -> u64 {
+    use std::os::fd::AsRawFd;
+    let null = || fs::File::open("/dev/null").expect("it is always there");
+    let others: Vec<_> = (0..before).map(|_| null()).collect();
+    let number = null().as_raw_fd();
+    drop(others);
+    u64::try_from(number).expect("not negative")
 }
 
 /// Runs a test under strace, which fails a system call every time.
