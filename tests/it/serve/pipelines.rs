@@ -3,7 +3,8 @@
 use super::client::Client;
 use super::in_process::{Served, answer, within_reason};
 use super::program::{Program, Serve};
-use super::{NEVER, until};
+use super::{NEVER, skipped, until};
+use crate::process;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -153,8 +154,12 @@ fn a_client_that_does_not_read_is_not_read_either_and_misses_nothing_later() {
     for _ in 0..20 {
         other.get().is_hello();
     }
-    let grown = resident_kib(&program).saturating_sub(before);
-    assert!(grown < 8 * 1024, "one connection has {grown} KiB");
+    if process::is_sanitized() {
+        skipped("how much memory the connection has: AddressSanitizer keeps what was freed");
+    } else {
+        let grown = resident_kib(&program).saturating_sub(before);
+        assert!(grown < 8 * 1024, "one connection has {grown} KiB");
+    }
 
     stream.set_nonblocking(false).expect("set");
     thread::scope(|scope| {
