@@ -4,3 +4,4 @@ pub(crate) mod affinity;
 pub(crate) mod cpus;
 pub(crate) mod errno;
 pub(crate) mod socket;
+pub(crate) mod thread;

@@ -5,7 +5,7 @@
 //! error says which shard failed and why.
 
 use super::handle::Handle;
-use super::watch::{self, Trouble, Watch};
+use super::watch::{self, Trouble, Watch, Watched};
 use crate::blocking::Pool;
 use crate::error::{Error, ErrorKind};
 use crate::id::{CpuId, ShardId};
@@ -14,6 +14,7 @@ use crate::shard::counters::PublishedLine;
 use crate::shard::fleet::{Fleet, Member};
 use crate::shard::{Seed, Shard, context};
 use crate::sync::Arc;
+use crate::sys::thread::ThreadNumber;
 use crate::sys::{affinity, cpus};
 use crate::topology::{Cores, Placement};
 use std::fmt;
@@ -139,10 +140,10 @@ impl Builder {
         // Asking for every CPU means siblings too; asking for some that turn out to be siblings may be a mistake.
         let unexpected = matches!(self.cores, Cores::Count(_) | Cores::List(_));
         let warnings = warnings.iter().filter(|_| unexpected).map(ToString::to_string).collect();
-        let mut runtime = starting.finish(warnings)?;
+        let (mut runtime, watched) = starting.finish(warnings)?;
         if let Some(observer) = self.observer {
             let fleet = runtime.handle.fleet().clone();
-            let watch = Watch::start(fleet, &runtime.shards, self.stall_threshold, observer);
+            let watch = Watch::start(fleet, watched, self.stall_threshold, observer);
             runtime.watch = Some(
                 watch.map_err(|error| refused("there is no thread to watch the shards", error))?,
             );
@@ -196,7 +197,12 @@ fn refused(text: impl Into<String>, error: std::io::Error) -> Error {
 }
 
 /// What a new thread says when it is ready to turn, or why it is not.
-type Report = Result<bool, Error>;
+type Report = Result<Ready, Error>;
+
+struct Ready {
+    pinned: bool,
+    number: Option<ThreadNumber>,
+}
 
 /// Threads that wait for the word to go. Dropped, it sends them home.
 struct Starting {
@@ -235,16 +241,19 @@ impl Starting {
         Ok(())
     }
 
-    /// Waits for every report, then lets all go.
-    fn finish(mut self, warnings: Vec<String>) -> Result<Runtime, Error> {
+    /// Waits for every report, then lets all go. Returns what there is to watch, too.
+    fn finish(mut self, warnings: Vec<String>) -> Result<(Runtime, Vec<Watched>), Error> {
+        let mut watched = Vec::new();
         for starting in &mut self.threads {
-            starting.info.pinned = starting.report.recv().unwrap_or_else(|_| {
+            let ready = starting.report.recv().unwrap_or_else(|_| {
                 let shard = starting.info.shard;
                 Err(Error::new(
                     ErrorKind::Start,
                     format!("the thread of {shard} ended before it was ready"),
                 ))
             })?;
+            starting.info.pinned = ready.pinned;
+            watched.push(Watched { info: starting.info, thread: ready.number });
         }
         let mut shards = Vec::new();
         let mut threads = Vec::new();
@@ -254,13 +263,8 @@ impl Starting {
             shards.push(starting.info);
             threads.push(starting.thread);
         }
-        Ok(Runtime {
-            handle: Handle::new(self.fleet.clone()),
-            shards,
-            threads,
-            warnings,
-            watch: None,
-        })
+        let handle = Handle::new(self.fleet.clone());
+        Ok((Runtime { handle, shards, threads, warnings, watch: None }, watched))
     }
 }
 
@@ -284,11 +288,12 @@ fn shard_thread(
     tell: &mpsc::Sender<Report>,
     go: &mpsc::Receiver<()>,
 ) {
-    let pinned = pin_to(id, cpu, pin);
-    let failed = pinned.is_err();
+    let ready =
+        pin_to(id, cpu, pin).map(|pinned| Ready { pinned, number: ThreadNumber::current() });
+    let failed = ready.is_err();
     let published = fleet.published(id);
     // A starting thread that has gone away hears nothing, and says nothing either: `go` fails below.
-    let _ = tell.send(pinned);
+    let _ = tell.send(ready);
     if failed {
         return;
     }

@@ -2,6 +2,9 @@
 //!
 //! It reads what shards publish anyway (their counters and whether they sleep), so being watched costs a shard
 //! nothing. It runs only if somebody wants to be told. It is not pinned, and never touches what a shard owns.
+//!
+//! A shard that makes no progress may be one whose thread is given no CPU: a quota is used up, the machine is busy, the
+//! process was stopped. No task is to blame for that, so before it tells, it asks the system what the thread does.
 
 use crate::id::{CpuId, ShardId};
 use crate::runtime::ShardInfo;
@@ -9,6 +12,7 @@ use crate::shard::fleet::Fleet;
 use crate::sync::{Arc, lock};
 use crate::sys::affinity::AffinityMask;
 use crate::sys::cpus;
+use crate::sys::thread::ThreadNumber;
 use crate::time::clock;
 use std::sync::{Condvar, Mutex};
 use std::thread;
@@ -19,7 +23,8 @@ use std::time::{Duration, Instant};
 #[non_exhaustive]
 pub enum Trouble {
     /// A task has held the shard for longer than the threshold; reported once for each such time. Connections and
-    /// timers of that shard wait; other shards are not concerned.
+    /// timers of that shard wait; other shards are not concerned. A shard whose thread is given no CPU time is not
+    /// reported where the system tells the one from the other, as Linux does.
     Stalled {
         /// Which shard.
         shard: ShardId,
@@ -53,9 +58,19 @@ struct Stop {
     changed: Condvar,
 }
 
+/// A shard that is to be watched.
+pub(super) struct Watched {
+    pub(super) info: ShardInfo,
+    /// Its thread, where that is known.
+    pub(super) thread: Option<ThreadNumber>,
+}
+
 /// What is known of one shard.
 struct Seen {
     info: ShardInfo,
+    thread: Option<ThreadNumber>,
+    /// The CPU time its thread had had when no progress was seen first.
+    cpu_time: Option<Duration>,
     /// The published number of turns, and since when it has been that.
     turns: u64,
     since: Instant,
@@ -67,15 +82,15 @@ impl Watch {
     /// Starts watching. `threshold` is how long a shard may go without finishing a turn.
     pub(super) fn start(
         fleet: Arc<Fleet>,
-        shards: &[ShardInfo],
+        shards: Vec<Watched>,
         threshold: Duration,
         observer: Observer,
     ) -> std::io::Result<Watch> {
         let stop = Arc::new(Stop::default());
         let stopping = stop.clone();
         let now = clock::now();
-        let see = |&info| Seen { info, turns: 0, since: now, reported: false, offline: false };
-        let mut seen: Vec<Seen> = shards.iter().map(see).collect();
+        let mut seen: Vec<Seen> =
+            shards.into_iter().map(|watched| Seen::new(watched, now)).collect();
         let mask = AffinityMask::current();
         let interval = (threshold / 2).max(Duration::from_millis(1));
         let body = move || {
@@ -98,17 +113,36 @@ impl Watch {
 }
 
 impl Seen {
+    fn new(Watched { info, thread }: Watched, now: Instant) -> Seen {
+        let (turns, since, cpu_time) = (0, now, None);
+        Seen { info, thread, cpu_time, turns, since, reported: false, offline: false }
+    }
+
     fn look(&mut self, fleet: &Fleet, threshold: Duration, now: Instant, observer: &Observer) {
         let Some((turns, sleeps)) = fleet.progress(self.info.shard) else { return };
         if sleeps || turns != self.turns {
             (self.turns, self.since, self.reported) = (turns, now, false);
+            self.cpu_time = None;
             return;
         }
+        if self.reported {
+            return;
+        }
+        let starved = self.is_starved(threshold);
         let held = now.duration_since(self.since);
-        if held >= threshold && !self.reported {
+        if held >= threshold && !starved {
             self.reported = true;
             observer(Trouble::Stalled { shard: self.info.shard, held });
         }
+    }
+
+    /// Whether the thread would run, but has hardly been given a CPU since it made progress. Asked at each look, so
+    /// that the first one of them tells what it had had by then.
+    fn is_starved(&mut self, threshold: Duration) -> bool {
+        let Some(look) = self.thread.as_ref().and_then(ThreadNumber::look) else { return false };
+        let had = *self.cpu_time.get_or_insert(look.cpu_time);
+        // Looks are half a threshold apart, and the system counts in ticks of a few milliseconds.
+        look.wants_cpu && look.cpu_time.saturating_sub(had) < threshold / 4
     }
 }
 

@@ -22,3 +22,4 @@ mod threads;
 mod tidy;
 mod timers;
 mod wakers;
+mod watched;

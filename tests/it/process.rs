@@ -99,6 +99,54 @@ pub(crate) fn finish(mut child: std::process::Child) -> Outcome {
     Outcome { status, stdout: text(stdout), stderr: text(stderr) }
 }
 
+/// A cgroup with a CPU quota, removed when dropped.
+pub(crate) struct QuotaGroup(String);
+
+impl QuotaGroup {
+    /// Set, to the group's path, in the process that is to join it.
+    const PATH: &str = "CORELANE_TEST_GROUP";
+
+    /// So many microseconds in each tenth of a second. None: no such group can be made here.
+    pub(crate) fn new(quota: u32) -> Option<QuotaGroup> {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("corelane-test-{}-{number}", std::process::id());
+        for (root, file, text) in [
+            ("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", quota.to_string()),
+            ("/sys/fs/cgroup", "cpu.max", format!("{quota} 100000")),
+        ] {
+            let path = format!("{root}/{name}");
+            if std::fs::create_dir(&path).is_ok() {
+                let group = QuotaGroup(path);
+                if std::fs::write(format!("{}/{file}", group.0), text).is_ok() {
+                    return Some(group);
+                }
+            }
+        }
+        None
+    }
+
+    /// Runs a test, which must [join](QuotaGroup::join), in a process of its own.
+    #[track_caller]
+    pub(crate) fn run(&self, name: &str) -> Outcome {
+        let child = command(name, &[]).env(QuotaGroup::PATH, &self.0).spawn();
+        finish(child.expect("started"))
+    }
+
+    /// Moves this process into the group that its parent has made.
+    pub(crate) fn join() {
+        let group = std::env::var(QuotaGroup::PATH).expect("set by the parent");
+        std::fs::write(format!("{group}/cgroup.procs"), "0").expect("joined");
+    }
+}
+
+impl Drop for QuotaGroup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
 /// Says loudly that a test did nothing, and why.
 pub(crate) fn skipped(reason: &str) {
     // Past the test harness, which shows the output of failed tests only.

@@ -1,7 +1,7 @@
 //! Threads and CPUs: where shards run, and what happens when they may not.
 
 use super::harness::*;
-use super::process;
+use super::process::{self, QuotaGroup};
 use corelane::{Cores, CpuId, HostedShard, Limits, Pin, Runtime};
 use std::collections::HashMap;
 use std::fs;
@@ -361,8 +361,7 @@ fn threads_that_become_shards_for_a_while_keep_their_mask() {
 fn a_cpu_quota_limits_the_default_number_of_shards() {
     const NAME: &str = "threads::a_cpu_quota_limits_the_default_number_of_shards";
     if process::is_child(NAME) {
-        let group = std::env::var("CORELANE_TEST_GROUP").expect("set by the parent");
-        fs::write(format!("{group}/cgroup.procs"), "0").expect("joined");
+        QuotaGroup::join();
         let runtime = Runtime::builder().start().expect("started");
         assert_eq!(runtime.handle().shard_count(), 1);
         // Asked for in so many words, they are granted.
@@ -376,37 +375,7 @@ fn a_cpu_quota_limits_the_default_number_of_shards() {
         let Some(group) = QuotaGroup::new(quota) else {
             return process::skipped("no CPU cgroup can be made here");
         };
-        let child = process::command(NAME, &[]).env("CORELANE_TEST_GROUP", &group.0).spawn();
-        process::finish(child.expect("started")).passed();
-    }
-}
-
-/// A cgroup with a CPU quota, removed when dropped.
-struct QuotaGroup(String);
-
-impl QuotaGroup {
-    /// So many microseconds in each tenth of a second.
-    fn new(quota: u32) -> Option<QuotaGroup> {
-        let name = format!("corelane-test-{}-{quota}", std::process::id());
-        for (root, file, text) in [
-            ("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", quota.to_string()),
-            ("/sys/fs/cgroup", "cpu.max", format!("{quota} 100000")),
-        ] {
-            let path = format!("{root}/{name}");
-            if fs::create_dir(&path).is_ok() {
-                let group = QuotaGroup(path);
-                if fs::write(format!("{}/{file}", group.0), text).is_ok() {
-                    return Some(group);
-                }
-            }
-        }
-        None
-    }
-}
-
-impl Drop for QuotaGroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
+        group.run(NAME).passed();
     }
 }
 
