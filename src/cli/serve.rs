@@ -8,6 +8,7 @@ use crate::runtime::{Handle, Pin, Runtime, ShutdownReport, Trouble};
 use crate::server::{Event, Server};
 use crate::shard::Seed;
 use crate::signal::{Signal, SignalKind, signal};
+use crate::task::JoinHandle;
 use crate::topology::Cores;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -19,7 +20,7 @@ use std::future::{Ready, poll_fn, ready};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -83,7 +84,7 @@ fn prepare(options: &Options) -> Result<Prepared, Box<dyn std::error::Error>> {
     if options.mode == Mode::WorkStealing {
         return Err("this version has no work-stealing mode: leave --mode out, or use --mode thread-per-core".into());
     }
-    let log = Log::start()?;
+    let log = Log::start().map_err(|error| format!("cannot start a thread that logs: {error}"))?;
     // Before anything listens, so that a signal during the start is not lost.
     let catch = |kind| signal(kind).map(|signal| (kind, signal));
     let signals = vec![catch(SignalKind::interrupt())?, catch(SignalKind::terminate())?];
@@ -124,17 +125,22 @@ fn placement(runtime: &Runtime, pin: Pin) -> String {
 }
 
 /// Those lines and one per listener, on standard output.
-fn say(mut lines: String, server: &Server) {
+fn say(mut lines: String, server: &Server, log: &Log) {
     for address in server.local_addrs() {
         lines.push_str(&format!("listening on http://{address}\n"));
     }
     // Neither a closed standard output nor one that nobody reads is a reason not to serve: a thread of its own may wait.
+    let said = lines.clone();
     let write = move || {
         let mut output = std::io::stdout().lock();
-        let _ = output.write_all(lines.as_bytes()).and_then(|()| output.flush());
+        let _ = output.write_all(said.as_bytes()).and_then(|()| output.flush());
     };
-    if let Ok(thread) = std::thread::Builder::new().name("corelane-say".into()).spawn(write) {
-        wait_a_little(&thread);
+    match std::thread::Builder::new().name("corelane-say".into()).spawn(write) {
+        Ok(thread) => wait_a_little(&thread),
+        Err(error) => {
+            log.line(format!("there is no thread to write to standard output: {error}"));
+            lines.lines().for_each(|line| log.line(line));
+        }
     }
 }
 
@@ -217,19 +223,19 @@ impl Prepared {
         Seed::new(&Limits::default()).map_err(|error| {
             format!("the main thread got no epoll instance or eventfd: {error}")
         })?;
+        let (stop, mut shutdown) = prepare_shutdown(&handle, drain)?;
         // Outside, because after an error it must not be dropped where the future is.
         let mut runtime = Some(runtime);
         // Its poll is made before anybody can connect and take the last fds.
         handle.block_on(async {
             let server = listen(&handle, options, &log)?;
-            say(placement, &server);
+            say(placement, &server, &log);
             let ended = ended(server, &mut signals).await;
             if let Ended::Signal(kind) = &ended {
                 log.line(format!("{}: draining for at most {} s", name(*kind), drain.as_secs()));
             }
-            // The shutdown waits for the shards, so it has a thread of its own while this one listens for signals.
             let runtime = runtime.take().expect("taken here only");
-            let mut shutdown = handle.spawn_blocking(move || runtime.shutdown(drain));
+            stop.send(runtime).expect("the thread waits for this");
             let report = poll_fn(|context| {
                 if let Poll::Ready(kind) = poll_signals(&mut signals, context) {
                     return Poll::Ready(Err(kind));
@@ -237,7 +243,7 @@ impl Prepared {
                 std::pin::Pin::new(&mut shutdown).poll(context).map(Ok)
             })
             .await;
-            let code = status(ended, report.map(Result::ok), &log);
+            let code = status(ended, report.map(|report| report.ok().flatten()), &log);
             log.flush();
             if let Err(code) = code {
                 // Nothing may hold this up: not even shards that do not answer.
@@ -246,6 +252,23 @@ impl Prepared {
             Ok(code.unwrap_or(ExitCode::FAILURE))
         })
     }
+}
+
+/// The shutdown waits for the shards, so it has a thread of its own while the main one listens for signals. It is had
+/// before anything listens: when it is needed the system may have none to give.
+fn prepare_shutdown(
+    handle: &Handle,
+    drain: Duration,
+) -> Result<(mpsc::Sender<Runtime>, JoinHandle<Option<ShutdownReport>>), String> {
+    let (stop, stopping) = mpsc::channel::<Runtime>();
+    let (tell, waits) = mpsc::channel();
+    let shutdown = handle.spawn_blocking(move || {
+        let _ = tell.send(());
+        // None: the server has not come to listen.
+        stopping.recv().ok().map(|runtime| runtime.shutdown(drain))
+    });
+    waits.recv().map_err(|_| "the operating system gave no thread for the shutdown")?;
+    Ok((stop, shutdown))
 }
 
 /// Waits for a signal, or for the server to fail.

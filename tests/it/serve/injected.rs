@@ -220,6 +220,39 @@ fn a_start_without_enough_files_is_refused() {
 }
 
 #[test]
+fn a_thread_that_cannot_be_had_ends_the_start_or_is_done_without() {
+    let (mut refused, mut served) = (0, 0);
+    for number in 1..=8 {
+        // Started by the main thread: those of the shards, and those that help it.
+        let when = number.to_string();
+        let Some(injection) = Injection::new("?clone3,?clone", "EAGAIN", &when) else { return };
+        let address = free_port();
+        let serve = Serve::new(&["--cores", "1", "--listen", &address.to_string()]);
+        let mut program = serve.under(&injection.wrapper()).spawn();
+        until("it listens, or has ended", || {
+            TcpStream::connect(address).is_ok() || program.status().is_some()
+        });
+        if program.status().is_none() {
+            Client::connect(address).get().is_hello();
+            until("it says where it listens, somewhere", || {
+                let said = [program.out.so_far(), program.err.so_far()].concat();
+                said.iter().any(|line| line.contains(&format!("listening on http://{address}")))
+            });
+            program.signal(libc::SIGTERM);
+            program.exits_with(0);
+            served += 1;
+            continue;
+        }
+        let (code, out, err) = (program.wait().code(), program.out.all(), program.err.all());
+        assert_eq!((code, out), (Some(2), vec![]), "{number}: {err:?}");
+        assert!(err.len() == 1 && err[0].contains("thread"), "{number}: {err:?}");
+        TcpListener::bind(address).expect("nothing is left behind");
+        refused += 1;
+    }
+    assert!(refused >= 2 && served >= 1, "refused {refused} times, served {served} times");
+}
+
+#[test]
 fn a_crowd_that_takes_every_file_during_the_start_does_not_end_the_program() {
     // What is made after the port is open comes too late.
     let Some(injection) = Injection::delay("epoll_create1", 200_000) else { return };
