@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use corelane::net::{TcpListener, UnixStream};
-use corelane::time::{Duration, sleep};
+use corelane::time::{Duration, Instant, sleep};
 use corelane::{HostedShard, Limits};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use std::cell::Cell;
@@ -248,6 +248,78 @@ fn a_hung_shard_does_not_hold_up_the_others() {
         assert_eq!(stats.len(), 2);
         gate.open();
         assert_eq!(wait(call).expect("no panic"), 2);
+    });
+}
+
+/// So many round trips of an echo on a shard, one by one and in order of their length.
+fn round_trips(stream: &mut StdTcpStream, count: usize) -> Vec<Duration> {
+    let round_trip = |_| {
+        let began = Instant::now();
+        stream.write_all(b"ping").expect("written");
+        stream.read_exact(&mut [0; 4]).expect("echoed");
+        began.elapsed()
+    };
+    let mut times: Vec<_> = (0..count).map(round_trip).collect();
+    times.sort();
+    times
+}
+
+#[test]
+fn a_flood_of_messages_leaves_a_shard_time_for_its_sockets() {
+    const ROUND_TRIPS: usize = 500;
+    within_reason(|| {
+        let runtime = shards(2);
+        let handle = runtime.handle();
+        let listen = || async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            drop(corelane::spawn_local(async move {
+                let (mut stream, _) = listener.accept().await.expect("a peer");
+                let mut buf = [0; 64];
+                while let Ok(count @ 1..) = stream.read(&mut buf).await {
+                    stream.write_all(&buf[..count]).await.expect("written");
+                }
+            }));
+            address
+        };
+        let address = wait(handle.submit_to(SECOND, listen)).expect("no panic");
+        let mut client = StdTcpStream::connect(address).expect("it listens");
+        client.set_nodelay(true).expect("set");
+        let alone = round_trips(&mut client, ROUND_TRIPS);
+
+        // As many messages as the other core can send, until the client has done the same again.
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, flooding) = (stop.clone(), handle.clone());
+        let flood = handle.spawn_on(FIRST, move || async move {
+            let mut sent = 0u64;
+            while !stopped.load(Ordering::Relaxed) {
+                match flooding.post(SECOND, || add_local_count(1)) {
+                    Ok(()) => sent += 1,
+                    Err(_) => drop(flooding.room(SECOND).await),
+                }
+            }
+            sent
+        });
+        eventually("the flood has come", || on(handle, SECOND, local_count) > 10_000);
+        let (before, counted) = (stats(handle, SECOND), on(handle, SECOND, local_count));
+        let flooded = round_trips(&mut client, ROUND_TRIPS);
+        let (after, arrived) = (stats(handle, SECOND), on(handle, SECOND, local_count) - counted);
+        stop.store(true, Ordering::Relaxed);
+        let sent = wait(flood.expect("a shard with room")).expect("no panic");
+        eventually("none is lost", || on(handle, SECOND, local_count) == sent);
+
+        let (median, last) = (ROUND_TRIPS / 2, ROUND_TRIPS * 99 / 100);
+        println!(
+            "round trips alone: median {:?}, 99 % {:?}; beside {arrived} messages: {:?}, {:?}",
+            alone[median], alone[last], flooded[median], flooded[last]
+        );
+        assert!(arrived > 0, "it was no flood");
+        let turns = after.turns - before.turns + 2;
+        let messages = after.inbox_messages - before.inbox_messages;
+        let limit = Limits::default().messages_per_turn as u64;
+        assert!(messages <= turns * limit, "{messages} messages in {turns} turns");
+        // A shard that emptied its inbox first would never come to this; how long it takes depends on the machine.
+        assert!(flooded[median] < Duration::from_millis(100), "{:?}", flooded[median]);
     });
 }
 

@@ -11,6 +11,7 @@ mod client;
 mod drain;
 mod in_process;
 mod injected;
+mod machine;
 mod panics;
 mod pipelines;
 mod program;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::task::{Poll, Waker};
 use std::thread;
@@ -79,6 +79,54 @@ fn wakers_work_in_the_destructors_of_thread_locals() {
             plain.join().expect("no panic");
             drop(runtime);
         }
+    });
+}
+
+/// Uses a waker on a thread that Rust's library did not make, with every signal blocked.
+#[allow(unsafe_code)]
+fn use_on_a_plain_thread(waker: Waker) {
+    extern "C" fn run(waker: *mut libc::c_void) -> *mut libc::c_void {
+        // SAFETY: it was a box, and is given to this thread alone.
+        let waker = unsafe { Box::from_raw(waker.cast::<Waker>()) };
+        use_in_every_way(*waker);
+        std::ptr::null_mut()
+    }
+    let waker = Box::into_raw(Box::new(waker)).cast();
+    // SAFETY: all structures outlive the calls; a thread inherits the mask, which is put back; the thread is joined.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        let mut thread: libc::pthread_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        let started = libc::pthread_create(&raw mut thread, std::ptr::null(), run, waker);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        assert_eq!(started, 0);
+        assert_eq!(libc::pthread_join(thread, std::ptr::null_mut()), 0);
+    }
+}
+
+#[test]
+fn wakers_work_on_threads_that_rust_did_not_make() {
+    within_reason(|| {
+        let runtime = shards(1);
+        let polls = Arc::new(AtomicUsize::new(0));
+        let (tell, wakers) = mpsc::channel();
+        let counted = polls.clone();
+        let task = runtime.handle().spawn_on(FIRST, move || {
+            poll_fn(move |context| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let _ = tell.send(context.waker().clone());
+                Poll::<()>::Pending
+            })
+        });
+        let waker = wakers.recv().expect("polled");
+        let before = polls.load(Ordering::SeqCst);
+        use_on_a_plain_thread(waker.clone());
+        eventually("the task is polled", || polls.load(Ordering::SeqCst) > before);
+        drop((task, runtime));
+        use_on_a_plain_thread(waker.clone());
+        use_on_a_plain_thread(waker);
     });
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, PipeWriter, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Sends a signal. The process must be a child that has not been waited for, or its number may be another's.
@@ -79,4 +80,42 @@ fn set_flags(pipe: &PipeWriter, flags: i32) {
     // SAFETY: the descriptor is open for as long as it is borrowed; no memory is involved.
     let result = unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETFL, flags) };
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
+}
+
+/// How many seconds the wall clock of this process is ahead.
+static AHEAD: AtomicI64 = AtomicI64::new(0);
+
+/// Sets the wall clock of this process forward, or back, from what it really is.
+pub(super) fn set_wall_clock_ahead(seconds: i64) {
+    AHEAD.store(seconds, Ordering::SeqCst);
+}
+
+type ClockGettime = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> libc::c_int;
+
+/// This program's own definition takes the place of the C library's, which does the work.
+///
+/// # Safety
+/// As that of the C library.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn clock_gettime(
+    clock: libc::clockid_t,
+    time: *mut libc::timespec,
+) -> libc::c_int {
+    static ORIGINAL: AtomicUsize = AtomicUsize::new(0);
+    let mut original = ORIGINAL.load(Ordering::Relaxed);
+    if original == 0 {
+        // SAFETY: the name ends with a zero.
+        original = unsafe { libc::dlsym(libc::RTLD_NEXT, c"clock_gettime".as_ptr()) } as usize;
+        assert_ne!(original, 0, "a C library without clock_gettime");
+        ORIGINAL.store(original, Ordering::Relaxed);
+    }
+    // SAFETY: it is the address of the C library's function, which has this type.
+    let original = unsafe { std::mem::transmute::<usize, ClockGettime>(original) };
+    // SAFETY: by contract.
+    let result = unsafe { original(clock, time) };
+    if result == 0 && clock == libc::CLOCK_REALTIME {
+        // SAFETY: it has just been written.
+        unsafe { (*time).tv_sec += AHEAD.load(Ordering::Relaxed) };
+    }
+    result
 }

@@ -2,7 +2,7 @@
 
 use super::client::Client;
 use super::in_process::{Body, Served, answer, has_two_cpus, whole, within_reason};
-use super::skipped;
+use super::{skipped, until};
 use corelane::http::Io;
 use corelane::net::TcpStream;
 use corelane::{Handle, ShardId};
@@ -14,6 +14,7 @@ use hyper::upgrade::{Parts, Upgraded};
 use hyper::{Request, Response, StatusCode};
 use std::convert::Infallible;
 use std::future::Future;
+use std::time::Duration;
 
 /// A large write, which is not gathered.
 const LARGE: usize = 300_000;
@@ -176,5 +177,37 @@ fn an_upgraded_connection_may_go_to_another_shard_with_bytes_unsent() {
             ask(&mut client, sizes);
             is_upgraded(&mut client, sizes);
         }
+    });
+}
+
+#[test]
+fn upgraded_connections_may_end_in_time_and_are_cut_off_when_the_drain_is_over() {
+    const COUNT: usize = 10;
+    within_reason(|| {
+        let served = serve(1, as_stream);
+        let mut upgraded: Vec<Client> = (0..2 * COUNT)
+            .map(|_| {
+                let mut client = Client::connect(served.address);
+                ask(&mut client, &[]);
+                assert_eq!(client.answer().status, 101);
+                client.read_exactly("welcome ".len() + LARGE + "early".len()).expect("a greeting");
+                client
+            })
+            .collect();
+        let mut staying = upgraded.split_off(COUNT);
+        served.runtime.handle().request_shutdown(Duration::from_secs(1));
+        until("it listens no more", || std::net::TcpStream::connect(served.address).is_err());
+        // They are still there, though it is no HTTP that they speak; some come to an end, and some do not.
+        for client in upgraded.iter_mut().chain(&mut staying) {
+            client.send("more");
+            assert_eq!(client.read_exactly(4).expect("an echo"), b"more");
+        }
+        for client in &mut upgraded {
+            client.stream().shutdown(std::net::Shutdown::Write).expect("open");
+            client.is_closed();
+        }
+        let report = served.runtime.shutdown(Duration::from_secs(60));
+        assert_eq!(report.tasks_dropped, COUNT);
+        staying.iter_mut().for_each(Client::is_gone);
     });
 }
