@@ -4,11 +4,13 @@
 //! without work. They are not pinned: a thread inherits the CPU mask of the one that starts it, so each first takes
 //! back the mask that the process had when the runtime was made. Shards never wait for the pool.
 
+use crate::id::TaskId;
 use crate::mesh::call::{Answer, Reply};
 use crate::shard::context::{outside, with_current};
 use crate::sync::{Arc, lock};
 use crate::sys::affinity::AffinityMask;
-use crate::task::{JoinError, JoinHandle};
+use crate::task::failure::JoinError;
+use crate::task::join::JoinHandle;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex};
@@ -51,12 +53,13 @@ impl Pool {
         Pool(Arc::new(inner))
     }
 
-    /// Runs `work` on one of the threads, or queues it until one is free.
+    /// Runs `work` on one of the threads, or queues it until one is free. `task` is its identity.
     pub(crate) fn spawn<R: Send + 'static>(
         &self,
+        task: TaskId,
         work: impl FnOnce() -> R + Send + 'static,
     ) -> JoinHandle<R> {
-        let reply = Reply::new();
+        let reply = Reply::of_task(task);
         let answer = Answer::new(reply.clone());
         self.submit(Box::new(move || {
             if let Some(reply) = answer.take()
@@ -159,8 +162,8 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
-    match with_current(|shard| shard.fleet().pool().clone()) {
-        Some(pool) => pool.spawn(work),
+    match with_current(|shard| (shard.fleet().pool().clone(), shard.home().fresh_id())) {
+        Some((pool, task)) => pool.spawn(task, work),
         None => outside("spawn_blocking"),
     }
 }

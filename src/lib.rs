@@ -29,6 +29,9 @@ mod reactor;
 mod scoped;
 mod sync;
 mod table;
+#[cfg(not(loom))]
+pub mod task;
+#[cfg(loom)]
 mod task;
 #[cfg(not(loom))]
 pub mod time;

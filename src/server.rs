@@ -28,7 +28,7 @@ use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
 use crate::net::{Accepted, Acceptor, TcpListener};
 use crate::runtime::{Handle, shutdown_requested};
-use crate::task::JoinHandle;
+use crate::task::join::JoinHandle;
 use connection::Settings;
 use drain::Drain;
 use hyper::body::{Body, Incoming};

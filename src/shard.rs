@@ -91,7 +91,7 @@ impl Shard {
         let limits = fleet.limits().clone();
         let now = crate::time::clock::now();
         let Seed { poll, inbox } = seed;
-        let first_task = u64::from(inbox.uid()) << 40;
+        let first_task = fleet::first_task(inbox.uid());
         Rc::new(Shard {
             id,
             uid: u64::from(inbox.uid()),
@@ -150,6 +150,16 @@ impl Shard {
         let left = self.io_left.get();
         self.io_left.set(left.saturating_sub(1));
         left > 0
+    }
+
+    /// How many socket operations the task being polled may still do.
+    pub(crate) fn io_left(&self) -> u32 {
+        self.io_left.get()
+    }
+
+    /// See `task::coop`.
+    pub(crate) fn set_io_left(&self, operations: u32) {
+        self.io_left.set(operations);
     }
 
     /// Keeps a value for the life of the shard, or until it is forgotten. See `Sharded`.

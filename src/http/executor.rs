@@ -1,7 +1,7 @@
 //! hyper's executor: a task on this shard.
 
 use crate::shard::context::{outside, with_current};
-use crate::task::JoinHandle;
+use crate::task::join::JoinHandle;
 use std::future::Future;
 
 /// Spawns what hyper wants to run beside a connection (HTTP/2 streams, upgraded bodies) on the same shard. Futures

@@ -6,13 +6,15 @@
 
 use crate::id::TaskId;
 use crate::sync::{Arc, Mutex, lock};
-use crate::task::join::Early;
+use crate::task::failure::JoinError;
+use crate::task::join::{AbortHandle, Early};
 use crate::task::waker::{count_panic, wake_caught};
-use crate::task::{AbortHandle, JoinError};
 use std::task::{Context, Poll, Waker};
 
 /// See the module.
 pub(crate) struct Reply<T> {
+    /// The task that answers, if there is a join handle that may be asked for it.
+    task: Option<TaskId>,
     state: Mutex<State<T>>,
 }
 
@@ -29,8 +31,19 @@ enum Outcome<T> {
 }
 
 impl<T> Reply<T> {
+    /// The reply to a call that cannot be cancelled and is known by no name.
     pub(crate) fn new() -> Arc<Reply<T>> {
+        Reply::from_task(None)
+    }
+
+    /// The reply that a join handle waits for.
+    pub(crate) fn of_task(task: TaskId) -> Arc<Reply<T>> {
+        Reply::from_task(Some(task))
+    }
+
+    fn from_task(task: Option<TaskId>) -> Arc<Reply<T>> {
         Arc::new(Reply {
+            task,
             state: Mutex::new(State { outcome: Outcome::Pending(None), early: None }),
         })
     }
@@ -44,6 +57,7 @@ impl<T> Reply<T> {
 
     /// [`complete`](Self::complete), and says whether it went without a panic of the waker.
     pub(crate) fn complete_and_tell(&self, result: Result<T, JoinError>) -> bool {
+        let result = result.map_err(|error| error.named(self.task));
         let mut state = lock(&self.state);
         let Outcome::Pending(waker) = &mut state.outcome else { return true };
         let waker = waker.take();
@@ -69,7 +83,7 @@ impl<T> Reply<T> {
         }
         match std::mem::replace(&mut state.outcome, Outcome::Taken) {
             Outcome::Done(result) => Poll::Ready(result),
-            Outcome::Taken => Poll::Ready(Err(JoinError::never_ran())),
+            Outcome::Taken => Poll::Ready(Err(JoinError::never_ran().named(self.task))),
             pending @ Outcome::Pending(_) => {
                 state.outcome = pending;
                 Poll::Pending
@@ -88,12 +102,29 @@ impl<T> Reply<T> {
             .clone()
     }
 
+    /// Has `waker` woken when there is an output. True: there is one already.
+    pub(crate) fn watch(&self, waker: &Waker) -> bool {
+        let waker = waker.clone();
+        let mut state = lock(&self.state);
+        let Outcome::Pending(known) = &mut state.outcome else { return true };
+        let known = known.replace(waker);
+        drop(state);
+        drop(known);
+        false
+    }
+
     pub(crate) fn abort(&self) {
         self.abort_handle().abort();
     }
 
     pub(crate) fn abort_handle(&self) -> AbortHandle {
-        AbortHandle::early(self.early())
+        let task = self.task.expect("only what has a join handle is cancelled");
+        AbortHandle::early(self.early(), task)
+    }
+
+    /// The task that answers; none if there is no join handle.
+    pub(crate) fn task(&self) -> Option<TaskId> {
+        self.task
     }
 
     /// Whether the call was cancelled before it ran.
@@ -107,11 +138,6 @@ impl<T> Reply<T> {
         if Early::arrive(&self.early(), task.clone()) {
             task.abort();
         }
-    }
-
-    pub(crate) fn task_id(&self) -> Option<TaskId> {
-        let early = lock(&self.state).early.clone();
-        early.and_then(|early| Early::task_id(&early))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::mesh::call::{Answer, Reply};
 use crate::mesh::inbox::{Inbox, Refused};
 use crate::mesh::thunk::{Errand, Thunk};
 use crate::sync::{Arc, Fault, commit};
-use crate::task::JoinError;
+use crate::task::failure::JoinError;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -5,7 +5,7 @@
 
 use super::{Drops, Noted, Omission, Shard, block_on, check, rejected, spawn};
 use crate::sync::{Fault, commit};
-use crate::task::JoinHandle;
+use crate::task::join::JoinHandle;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use std::future::{Future, poll_fn};
 use std::pin::pin;

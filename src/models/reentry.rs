@@ -4,7 +4,7 @@
 //! an access while another is under way fails, where it would be undefined behaviour that happens to work.
 
 use super::{Drops, Shard, check};
-use crate::task::{AbortHandle, JoinHandle};
+use crate::task::join::{AbortHandle, JoinHandle};
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;

@@ -7,7 +7,7 @@
 
 use super::{Drops, Shard, check, rejected, spawn};
 use crate::sync::{Fault, commit};
-use crate::task::JoinHandle;
+use crate::task::join::JoinHandle;
 use loom::sync::Mutex;
 use std::cell::RefCell;
 use std::future::poll_fn;

@@ -6,8 +6,8 @@
 
 use super::{Drops, Omission, Shard, check, rejected, spawn};
 use crate::sync::Fault;
-use crate::task::JoinHandle;
 use crate::task::cell;
+use crate::task::join::JoinHandle;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;

@@ -7,7 +7,7 @@
 
 use super::{Omission, Shard, check, rejected, spawn};
 use crate::sync::{Fault, commit};
-use crate::task::JoinHandle;
+use crate::task::join::JoinHandle;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use std::cell::RefCell;
 use std::future::poll_fn;

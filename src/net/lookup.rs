@@ -4,7 +4,7 @@
 //! resolver on the blocking pool, never on a shard. Nothing is cached.
 
 use crate::blocking::spawn_blocking;
-use crate::task::JoinHandle;
+use crate::task::join::JoinHandle;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};

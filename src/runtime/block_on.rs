@@ -90,7 +90,7 @@ fn stand_in(shard: &Shard) -> Waker {
         context::with_current(Shard::wake_root);
         Poll::<()>::Pending
     });
-    drop(crate::task::JoinHandle::spawn(shard.home(), stand_in));
+    drop(crate::task::join::JoinHandle::spawn(shard.home(), stand_in));
     loop {
         shard.turn(Some(Duration::ZERO));
         if let Some(waker) = waker.borrow().as_ref() {

@@ -13,7 +13,8 @@ use crate::mesh::thunk::{Closure, Errand, Thunk};
 use crate::runtime::Handle;
 use crate::shard::context::with_current;
 use crate::sync::Arc;
-use crate::task::{JoinError, JoinHandle};
+use crate::task::failure::JoinError;
+use crate::task::join::JoinHandle;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,7 +45,12 @@ where
             Ok(future) => future,
             Err(payload) => return reply.complete(Err(JoinError::closure_panicked(payload))),
         };
-        match with_current(|shard| JoinHandle::spawn(shard.home(), future)) {
+        let task = reply.task();
+        let spawned = with_current(|shard| match task {
+            Some(task) => JoinHandle::spawn_as(shard.home(), future, task),
+            None => JoinHandle::spawn(shard.home(), future),
+        });
+        match spawned {
             Some(handle) => {
                 if abortable {
                     reply.attach(handle.abort_handle());
@@ -142,7 +148,8 @@ impl Handle {
         Fut: Future<Output = T> + 'static,
         T: Send + 'static,
     {
-        let reply = Reply::new();
+        let reply =
+            if abortable { Reply::of_task(self.fleet().fresh_task()) } else { Reply::new() };
         let call = Call { make, answer: Answer::new(reply.clone()), abortable };
         match self.send(shard, Thunk::new(call), true) {
             Ok(()) => Ok(reply),

@@ -7,7 +7,7 @@ use crate::shard::context::{outside, with_current};
 use crate::shard::counters::ShardStats;
 use crate::shard::fleet::Fleet;
 use crate::sync::Arc;
-use crate::task::JoinHandle;
+use crate::task::join::JoinHandle;
 use crate::time::clock;
 use std::fmt;
 use std::future::Future;
@@ -75,7 +75,7 @@ impl Handle {
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        self.fleet.pool().spawn(work)
+        self.fleet.pool().spawn(self.fleet.fresh_task(), work)
     }
 
     /// Asks every shard to stop: at once if it has no task left, else when the last has ended, and after `deadline`

@@ -1,7 +1,8 @@
 //! Tasks on the shard that one is on.
 
+use crate::id::TaskId;
 use crate::shard::context::{outside, with_current};
-use crate::task::JoinHandle;
+use crate::task::join::JoinHandle;
 use std::future::{Future, poll_fn};
 use std::task::Poll;
 
@@ -77,6 +78,30 @@ pub async fn yield_now() {
         Poll::Pending
     })
     .await;
+}
+
+/// The identity of the task that this code runs in.
+///
+/// # Panics
+/// Outside a task: in the future of a `block_on` itself, in a closure of `spawn_blocking`, and on a thread that is no
+/// shard.
+///
+/// # Examples
+/// ```
+/// corelane::block_on(async {
+///     let task = corelane::spawn(async { corelane::task::id() });
+///     let id = task.id();
+///     assert_eq!(task.await.unwrap(), id);
+/// });
+/// ```
+#[track_caller]
+pub fn id() -> TaskId {
+    try_id().expect("task::id was called outside a task")
+}
+
+/// [`id`](crate::task::id), or none outside a task.
+pub fn try_id() -> Option<TaskId> {
+    with_current(|shard| shard.home().current()).flatten()
 }
 
 /// Waits until this shard is asked to stop. Long-running tasks wait for it beside their work, so that a shutdown need

@@ -2,12 +2,14 @@
 //!
 //! Made whole before the first shard runs and never changed: inboxes, published counters, limits, the blocking pool.
 
+use super::context::with_current;
 use super::counters::{PublishedLine, ShardStats};
 use crate::blocking::Pool;
-use crate::id::ShardId;
+use crate::id::{ShardId, TaskId};
 use crate::limits::Limits;
 use crate::mesh::inbox::Inbox;
 use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering};
+use std::sync::OnceLock;
 
 /// See the module.
 pub(crate) struct Fleet {
@@ -17,6 +19,8 @@ pub(crate) struct Fleet {
     sharded: AtomicU64,
     /// Tasks dropped by shards that stopped.
     cut: AtomicU64,
+    /// The next identity of a task that a thread makes which is no shard.
+    tasks: OnceLock<AtomicU64>,
 }
 
 /// What others know of one shard.
@@ -33,6 +37,7 @@ impl Fleet {
             pool,
             sharded: AtomicU64::new(0),
             cut: AtomicU64::new(0),
+            tasks: OnceLock::new(),
         })
     }
 
@@ -47,6 +52,15 @@ impl Fleet {
     /// A number for a new `Sharded`.
     pub(crate) fn next_sharded(&self) -> u64 {
         self.sharded.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// An identity that no other task has. A shard's come from its own store; the shared one is for other threads.
+    pub(crate) fn fresh_task(&self) -> TaskId {
+        let shared = || {
+            let tasks = self.tasks.get_or_init(|| AtomicU64::new(first_task(next_uid())));
+            TaskId(tasks.fetch_add(1, Ordering::Relaxed))
+        };
+        with_current(|shard| shard.home().fresh_id()).unwrap_or_else(shared)
     }
 
     /// A shard stops with this many tasks unfinished.
@@ -101,6 +115,11 @@ pub(crate) fn next_uid() -> u32 {
     let uid = NEXT.fetch_add(1, Ordering::Relaxed);
     assert!(uid < UID_MAX, "a process can make {UID_MAX} shards in its life");
     uid
+}
+
+/// Where the identities of the tasks begin that belong to a uid.
+pub(super) fn first_task(uid: u32) -> u64 {
+    u64::from(uid) << 40
 }
 
 /// Uids take 24 bits beside a slot key.

@@ -7,8 +7,8 @@
 
 #![allow(unsafe_code)]
 
+use super::failure::JoinError;
 use super::home::{Home, add};
-use super::join::JoinError;
 use super::list::Links;
 use super::memory::{FreeList, KEPT_MAX, UNIT};
 use super::state::{Next, Word};

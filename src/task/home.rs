@@ -23,6 +23,8 @@ pub(crate) struct Home {
     all: List<All>,
     memory: RefCell<FreeList>,
     next_id: Cell<u64>,
+    /// The task being polled, or dropped instead.
+    current: Cell<Option<NonNull<Header>>>,
     /// Tasks whose future has not ended.
     live: Cell<usize>,
     /// Tasks that the one being polled may still run in its own place.
@@ -76,6 +78,7 @@ impl Home {
             all: List::new(),
             memory: RefCell::new(FreeList::new()),
             next_id: Cell::new(first_id),
+            current: Cell::new(None),
             live: Cell::new(0),
             handovers: Cell::new(0),
             closing: Cell::new(false),
@@ -115,11 +118,39 @@ impl Home {
         Arc::ptr_eq(&self.inbox, &header.inbox) && !self.closed.get()
     }
 
-    /// Puts a new task on the run queue. The caller owns the one reference, which becomes a JoinHandle.
-    pub(super) fn spawn<F: Future + 'static>(&self, future: F) -> NonNull<Header> {
+    /// An identity that no other task has.
+    #[inline]
+    pub(crate) fn fresh_id(&self) -> TaskId {
         let id = self.next_id.get();
         self.next_id.set(id + 1);
-        let header = cell::allocate(future, TaskId(id), &self.inbox, &mut self.memory.borrow_mut());
+        TaskId(id)
+    }
+
+    /// The task whose future runs; none between polls.
+    #[cfg_attr(loom, allow(dead_code))]
+    pub(crate) fn current(&self) -> Option<TaskId> {
+        // SAFETY: the cell lives for as long as it is polled, and `current` is set for no longer.
+        self.current.get().map(|header| unsafe { header.as_ref() }.id())
+    }
+
+    /// Runs `f`, in which no task is run in another's place.
+    pub(super) fn without_handovers<R>(&self, f: impl FnOnce() -> R) -> R {
+        let left = self.handovers.replace(0);
+        let result = f();
+        self.handovers.set(left);
+        result
+    }
+
+    /// Puts a new task on the run queue. The caller owns the one reference, which becomes a JoinHandle.
+    #[inline]
+    pub(super) fn spawn<F: Future + 'static>(&self, future: F) -> NonNull<Header> {
+        self.spawn_as(future, self.fresh_id())
+    }
+
+    /// [`spawn`](Self::spawn), under an identity that came from a [`fresh_id`](Self::fresh_id), perhaps elsewhere.
+    #[inline]
+    pub(super) fn spawn_as<F: Future + 'static>(&self, future: F, id: TaskId) -> NonNull<Header> {
+        let header = cell::allocate(future, id, &self.inbox, &mut self.memory.borrow_mut());
         if self.closed.get() {
             // SAFETY: the cell has just been made, and belongs to the caller's reference alone from here on.
             unsafe {
@@ -191,8 +222,10 @@ impl Home {
         let Some(header) = self.ready.pop_front() else { return 0 };
         // A host's loop may be inside a task of its own: what is left of the outer poll's share is put back.
         let outer = self.handovers.replace(handovers);
+        let outer_task = self.current.replace(Some(header));
         // SAFETY: a ready task is not freed (see `free_if_unused`), and this is its home.
         let ended = unsafe { cell::poll(header, self) };
+        self.current.set(outer_task);
         if ended {
             self.live.set(self.live.get() - 1);
         }
@@ -216,11 +249,13 @@ impl Home {
             return;
         }
         self.handovers.set(0);
+        let outer = self.current.replace(Some(header));
         // SAFETY: by contract.
         unsafe { self.ready.remove(header) };
         if poll() {
             self.live.set(self.live.get() - 1);
         }
+        self.current.set(outer);
         self.handovers.set(left - 1);
     }
 
@@ -313,7 +348,9 @@ impl Home {
             if task.is_running() {
                 task.cancel();
             } else if !task.is_ended() {
+                let outer = self.current.replace(Some(header));
                 cell::cancel(header, self);
+                self.current.set(outer);
                 self.live.set(self.live.get() - 1);
             }
         }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::cell::{self, Header};
+use super::failure::JoinError;
 use super::home::Home;
 use super::state::Request;
 use super::waker;
@@ -13,13 +14,12 @@ use crate::id::TaskId;
 use crate::mesh::call::{Answer, Reply};
 use crate::mesh::message::Notice;
 use crate::sync::{Arc, Mutex, lock};
-use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::ptr::NonNull;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 /// Waits for a task's output. Dropping it lets the task run on (it is *detached*), as Tokio's does.
 ///
@@ -55,7 +55,15 @@ impl<T> JoinHandle<T> {
         JoinHandle { inner: Inner::Task(home.spawn(future), PhantomData) }
     }
 
-    /// A handle whose output comes from elsewhere.
+    /// [`spawn`](Self::spawn), under an identity that was given before.
+    pub(crate) fn spawn_as<F>(home: &Home, future: F, id: TaskId) -> Self
+    where
+        F: Future<Output = T> + 'static,
+    {
+        JoinHandle { inner: Inner::Task(home.spawn_as(future, id), PhantomData) }
+    }
+
+    /// A handle whose output comes from elsewhere; the reply names its task.
     pub(crate) fn remote(reply: Arc<Reply<T>>) -> Self {
         JoinHandle { inner: Inner::Reply(reply) }
     }
@@ -91,13 +99,22 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// The task's identity. A task that has not yet arrived on its shard has none.
-    pub fn try_id(&self) -> Option<TaskId> {
+    /// The task's identity: what [`id`](crate::task::id) says inside it.
+    ///
+    /// # Examples
+    /// ```
+    /// corelane::block_on(async {
+    ///     let task = corelane::spawn(async { corelane::task::id() });
+    ///     let id = task.id();
+    ///     assert_eq!(task.await.unwrap(), id);
+    /// });
+    /// ```
+    pub fn id(&self) -> TaskId {
         match &self.inner {
             // SAFETY: the handle holds a reference.
-            Inner::Task(header, _) => Some(unsafe { header.as_ref() }.id()),
-            Inner::Reply(reply) => reply.task_id(),
-            Inner::Taken(task) => Some(*task),
+            Inner::Task(header, _) => unsafe { header.as_ref() }.id(),
+            Inner::Reply(reply) => reply.task().expect("a join handle's reply names its task"),
+            Inner::Taken(task) => *task,
         }
     }
 
@@ -128,11 +145,30 @@ impl<T> JoinHandle<T> {
 }
 
 impl<T: 'static> JoinHandle<T> {
+    /// Has `waker` woken when the task has ended, without running it in the caller's place as a poll may. True: it has
+    /// ended already, and nobody will be woken.
+    pub(crate) fn watch(&mut self, waker: &Waker) -> bool {
+        let header = match &self.inner {
+            Inner::Task(header, _) => *header,
+            Inner::Reply(reply) => return reply.watch(waker),
+            Inner::Taken(_) => return true,
+        };
+        // SAFETY: as in `poll`. A task that has not ended and is not run meanwhile has no output to lose.
+        let here = unsafe {
+            waker::at_home(header, |home| {
+                header.as_ref().is_ended()
+                    || home.without_handovers(|| cell::join::<T>(header, waker, home)).is_ready()
+            })
+        };
+        here.unwrap_or_else(|| self.go_home(header).watch(waker))
+    }
+
     /// Turns a handle that is polled away from home into one that waits for a reply.
     fn go_home(&mut self, header: NonNull<Header>) -> Arc<Reply<T>> {
-        let reply = Reply::new();
         // SAFETY: the handle holds a reference.
-        let inbox = Arc::clone(&unsafe { header.as_ref() }.inbox);
+        let task = unsafe { header.as_ref() };
+        let reply = Reply::of_task(task.id());
+        let inbox = Arc::clone(&task.inbox);
         // SAFETY: as above.
         reply.attach(unsafe { AbortHandle::of(header) });
         let handle = std::mem::replace(self, JoinHandle::remote(reply.clone()));
@@ -206,7 +242,7 @@ impl<T> Drop for JoinHandle<T> {
 
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinHandle").field("task", &self.try_id()).finish()
+        f.debug_struct("JoinHandle").field("id", &self.id()).finish()
     }
 }
 
@@ -220,7 +256,7 @@ pub struct AbortHandle {
 enum Target {
     Task(Reference),
     /// A task that is still on its way to its shard.
-    Early(Arc<Mutex<Early>>),
+    Early(Arc<Mutex<Early>>, TaskId),
     /// A task whose output has been taken.
     Ended(TaskId),
 }
@@ -265,8 +301,8 @@ impl AbortHandle {
     }
 
     /// For a task that is on its way; `Early::arrive` tells it which.
-    pub(crate) fn early(early: Arc<Mutex<Early>>) -> AbortHandle {
-        AbortHandle { target: Target::Early(early) }
+    pub(crate) fn early(early: Arc<Mutex<Early>>, task: TaskId) -> AbortHandle {
+        AbortHandle { target: Target::Early(early, task) }
     }
 
     /// As [`JoinHandle::abort`].
@@ -274,7 +310,7 @@ impl AbortHandle {
         match &self.target {
             // SAFETY: this handle holds a reference.
             Target::Task(task) => unsafe { abort(task.0) },
-            Target::Early(early) => {
+            Target::Early(early, _) => {
                 let task = Early::abort(early);
                 if let Some(task) = task {
                     task.abort();
@@ -289,17 +325,19 @@ impl AbortHandle {
         match &self.target {
             // SAFETY: this handle holds a reference.
             Target::Task(task) => unsafe { task.0.as_ref() }.is_finished(),
-            Target::Early(early) => lock(early).task.as_ref().is_some_and(AbortHandle::is_finished),
+            Target::Early(early, _) => {
+                lock(early).task.as_ref().is_some_and(AbortHandle::is_finished)
+            }
             Target::Ended(_) => true,
         }
     }
 
-    fn task_id(&self) -> Option<TaskId> {
+    /// The task's identity, as [`JoinHandle::id`].
+    pub fn id(&self) -> TaskId {
         match &self.target {
             // SAFETY: this handle holds a reference.
-            Target::Task(task) => Some(unsafe { task.0.as_ref() }.id()),
-            Target::Early(early) => lock(early).task.as_ref().and_then(AbortHandle::task_id),
-            Target::Ended(task) => Some(*task),
+            Target::Task(task) => unsafe { task.0.as_ref() }.id(),
+            Target::Early(_, task) | Target::Ended(task) => *task,
         }
     }
 }
@@ -323,15 +361,11 @@ impl Early {
     pub(crate) fn is_aborted(early: &Mutex<Early>) -> bool {
         lock(early).aborted
     }
-
-    pub(crate) fn task_id(early: &Mutex<Early>) -> Option<TaskId> {
-        lock(early).task.as_ref().and_then(AbortHandle::task_id)
-    }
 }
 
 impl fmt::Debug for AbortHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AbortHandle").field("task", &self.task_id()).finish()
+        f.debug_struct("AbortHandle").field("id", &self.id()).finish()
     }
 }
 
@@ -349,119 +383,5 @@ unsafe fn abort(header: NonNull<Header>) {
         if here.is_none() {
             waker::request(header, Request::Abort);
         }
-    }
-}
-
-/// Why a task gave no output.
-pub struct JoinError {
-    /// Boxed, so that the results of tasks that end well stay small.
-    inner: Box<Failure>,
-}
-
-struct Failure {
-    task: Option<TaskId>,
-    cause: Cause,
-}
-
-enum Cause {
-    Cancelled,
-    /// In a mutex so that the error is `Sync`, as `Error` implementors expect.
-    Panicked(std::sync::Mutex<Box<dyn Any + Send + 'static>>),
-}
-
-impl JoinError {
-    #[cold]
-    fn new(task: Option<TaskId>, cause: Cause) -> Self {
-        JoinError { inner: Box::new(Failure { task, cause }) }
-    }
-
-    pub(crate) fn cancelled(task: TaskId) -> Self {
-        Self::new(Some(task), Cause::Cancelled)
-    }
-
-    /// The task never ran: its message was dropped with the shard's inbox.
-    pub(crate) fn never_ran() -> Self {
-        Self::new(None, Cause::Cancelled)
-    }
-
-    pub(crate) fn panicked(task: TaskId, payload: Box<dyn Any + Send>) -> Self {
-        Self::new(Some(task), Cause::Panicked(std::sync::Mutex::new(payload)))
-    }
-
-    /// A closure panicked outside any task: on the blocking pool, or before it made its future.
-    pub(crate) fn closure_panicked(payload: Box<dyn Any + Send>) -> Self {
-        Self::new(None, Cause::Panicked(std::sync::Mutex::new(payload)))
-    }
-
-    /// The task was aborted, or its shard shut down before it ended.
-    pub fn is_cancelled(&self) -> bool {
-        matches!(self.inner.cause, Cause::Cancelled)
-    }
-
-    /// The task panicked.
-    pub fn is_panic(&self) -> bool {
-        matches!(self.inner.cause, Cause::Panicked(_))
-    }
-
-    /// What the task panicked with.
-    ///
-    /// # Panics
-    /// If the task did not panic.
-    #[track_caller]
-    pub fn into_panic(self) -> Box<dyn Any + Send + 'static> {
-        self.try_into_panic().expect("into_panic on a task that was cancelled")
-    }
-
-    /// What the task panicked with, or the error back.
-    ///
-    /// # Errors
-    /// If the task did not panic.
-    pub fn try_into_panic(self) -> Result<Box<dyn Any + Send + 'static>, JoinError> {
-        match *self.inner {
-            Failure { cause: Cause::Panicked(payload), .. } => {
-                Ok(payload.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
-            }
-            failure => Err(JoinError { inner: Box::new(failure) }),
-        }
-    }
-
-    /// Which task; none if it never became one.
-    pub fn task(&self) -> Option<TaskId> {
-        self.inner.task
-    }
-
-    fn message(&self) -> Option<String> {
-        let Cause::Panicked(payload) = &self.inner.cause else { return None };
-        let payload = payload.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        text.or_else(|| payload.downcast_ref::<String>().cloned())
-    }
-}
-
-impl fmt::Display for JoinError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.inner.task {
-            Some(task) => write!(f, "task {task} ")?,
-            None => write!(f, "task ")?,
-        }
-        match (&self.inner.cause, self.message()) {
-            (Cause::Cancelled, _) => write!(f, "was cancelled"),
-            (Cause::Panicked(_), Some(message)) => write!(f, "panicked with {message:?}"),
-            (Cause::Panicked(_), None) => write!(f, "panicked"),
-        }
-    }
-}
-
-impl fmt::Debug for JoinError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "JoinError({self})")
-    }
-}
-
-impl std::error::Error for JoinError {}
-
-impl From<JoinError> for std::io::Error {
-    fn from(error: JoinError) -> Self {
-        std::io::Error::other(error)
     }
 }

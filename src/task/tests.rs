@@ -1,8 +1,8 @@
 //! Tasks and their handles on one thread, where user code does what it should not: panics in drops and wakers, and
 //! comes back into the runtime from there. What threads do to each other is in `models`.
 
-use super::JoinHandle;
 use super::home::Home;
+use super::join::JoinHandle;
 use super::waker;
 use crate::limits::Limits;
 use crate::mesh::call::Reply;

@@ -13,6 +13,7 @@ mod serve;
 mod calls;
 mod fairness;
 mod hosted;
+mod join_set;
 mod memory;
 mod panics;
 mod runtime;

@@ -99,11 +99,10 @@ fn a_panic_in_a_poll_ends_the_task_and_nothing_else() {
                 deliberate()
             })
         });
-        let id = task.try_id();
+        let id = task.id();
         let error = wait(task).expect_err("it panicked");
         assert!(error.is_panic() && !error.is_cancelled());
-        assert_eq!(error.task(), id);
-        let id = id.expect("it has arrived");
+        assert_eq!(error.id(), id);
         assert_eq!(error.to_string(), format!("task {id} panicked with \"deliberate\""));
         assert_eq!(
             *error.into_panic().downcast::<&str>().expect("what it panicked with"),
