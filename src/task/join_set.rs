@@ -129,7 +129,7 @@ impl<T> JoinSet<T> {
 }
 
 impl<T: 'static> JoinSet<T> {
-    /// [`spawn`](crate::task::spawn)s a task on this shard and puts it into the set.
+    /// [`spawn`]s a task on this shard and puts it into the set.
     ///
     /// # Panics
     /// Outside a shard.
@@ -142,7 +142,7 @@ impl<T: 'static> JoinSet<T> {
         self.insert(spawn(task))
     }
 
-    /// [`spawn_local`](crate::task::spawn_local)s a task on this shard and puts it into the set.
+    /// [`spawn_local`]s a task on this shard and puts it into the set.
     ///
     /// # Panics
     /// Outside a shard.
@@ -165,7 +165,7 @@ impl<T: 'static> JoinSet<T> {
         self.insert(spawn_local(task))
     }
 
-    /// Runs `f` on the blocking pool, as [`spawn_blocking`](crate::task::spawn_blocking) does, as one of the set.
+    /// Runs `f` on the blocking pool, as [`spawn_blocking`] does, as one of the set.
     ///
     /// # Panics
     /// Outside a shard.
