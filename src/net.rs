@@ -22,6 +22,7 @@ mod acceptor;
 mod datagram;
 mod descriptor;
 mod futures_traits;
+mod growing;
 mod halves;
 mod lookup;
 mod options;

@@ -1,6 +1,7 @@
 //! What only the operating system knows or does: CPU masks, topology, sockets, signals.
 
 pub(crate) mod affinity;
+pub(crate) mod bytes;
 pub(crate) mod cpus;
 pub(crate) mod errno;
 pub(crate) mod socket;

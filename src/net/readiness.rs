@@ -17,8 +17,8 @@ pub(super) fn try_io<S: Socket, R>(
 ) -> io::Result<R> {
     let mut f = Some(f);
     let mut outcome = Err(would_block());
-    for (direction, wanted) in
-        [(Direction::Read, interest.is_readable()), (Direction::Write, interest.is_writable())]
+    for (direction, wanted) in [Direction::Read, Direction::Write]
+        .map(|direction| (direction, interest.waits_for(direction)))
     {
         if wanted && f.is_some() {
             outcome = source

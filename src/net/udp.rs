@@ -8,6 +8,7 @@ use crate::net::{
     ToSocketAddrs,
     datagram::datagram_methods,
     descriptor::{addresses, descriptor},
+    growing::growing_datagrams,
     lookup,
     options::{accessors, options},
     readiness::readiness_methods,
@@ -341,6 +342,11 @@ readiness_methods! {
 
 datagram_methods! {
     UdpSocket, SocketAddr,
+    "let socket = corelane::net::UdpSocket::bind(\"127.0.0.1:8080\").await?;"
+}
+
+growing_datagrams! {
+    UdpSocket, SocketAddr, recv_from,
     "let socket = corelane::net::UdpSocket::bind(\"127.0.0.1:8080\").await?;"
 }
 

@@ -94,7 +94,7 @@ impl Reactor {
         let key = inserted
             .map_err(|_| io::Error::other("a shard can register about a million sockets"))?;
         let token = mio::Token(key.to_bits() as usize);
-        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
+        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE | mio::Interest::PRIORITY;
         if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token, interest) {
             let slot = self.slots.borrow_mut().remove(key);
             drop(slot);
@@ -161,7 +161,11 @@ impl Reactor {
     /// After "would block" nothing is left of readiness, not even what seemed to be closed.
     pub(crate) fn clear_all(&self, key: SlotKey, direction: Direction) {
         if let Some(slot) = self.slots.borrow_mut().get_mut(key) {
-            slot.readiness = slot.readiness.without(Readiness::of(direction));
+            let urgent = match direction {
+                Direction::Read => Readiness::PRIORITY,
+                Direction::Write => Readiness::NONE,
+            };
+            slot.readiness = slot.readiness.without(Readiness::of(direction).with(urgent));
         }
     }
 
@@ -249,7 +253,7 @@ impl Reactor {
         slot.waiters(direction).wait_once(&waker);
         let fd = slot.socket.fd;
         let token = mio::Token(key.to_bits() as usize);
-        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
+        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE | mio::Interest::PRIORITY;
         let armed = self.poll.registry().reregister(&mut SourceFd(&fd), token, interest);
         drop(slots);
         if armed.is_err() {
@@ -325,5 +329,6 @@ fn readiness_of(event: &Event) -> Readiness {
         .with(flag(event.is_writable(), Readiness::WRITABLE))
         .with(flag(event.is_read_closed(), Readiness::READ_CLOSED))
         .with(flag(event.is_write_closed(), Readiness::WRITE_CLOSED))
+        .with(flag(event.is_priority(), Readiness::PRIORITY))
         .with(flag(event.is_error(), Readiness::ERROR))
 }

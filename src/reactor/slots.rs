@@ -32,7 +32,7 @@ pub(crate) enum Direction {
 }
 
 /// What a socket is ready for, as one byte of flags.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug, Default)]
 pub(crate) struct Readiness(u8);
 
 impl Readiness {

@@ -465,10 +465,7 @@ const DIRECTIONS: [Direction; 2] = [Direction::Read, Direction::Write];
 
 impl<S: Socket> Wait<'_, S> {
     fn wants(&self, direction: Direction) -> bool {
-        match direction {
-            Direction::Read => self.interest.is_readable(),
-            Direction::Write => self.interest.is_writable(),
-        }
+        self.interest.waits_for(direction)
     }
 
     /// At the slot `key` of `shard`. None: there is no such slot any more.
@@ -516,11 +513,7 @@ impl<S: Socket> Future for Wait<'_, S> {
                 Some(None) if source.move_here()? => {}
                 // No shard, or the socket cannot move: the home answers, and then readiness is taken on trust.
                 _ if self.watched => {
-                    return Poll::Ready(Ok(Ready::new(
-                        self.interest
-                            .readiness()
-                            .only(Readiness::READABLE.with(Readiness::WRITABLE)),
-                    )));
+                    return Poll::Ready(Ok(Ready::new(self.interest.hoped())));
                 }
                 _ => {
                     for direction in

@@ -330,7 +330,7 @@ fn unix_address(addr: &unix::SocketAddr) -> io::Result<SockAddr> {
     }
 }
 
-fn std_unix_address(addr: &SockAddr) -> io::Result<unix::SocketAddr> {
+pub(super) fn std_unix_address(addr: &SockAddr) -> io::Result<unix::SocketAddr> {
     let named = match (addr.as_pathname(), addr.as_abstract_namespace()) {
         (Some(path), _) => unix::SocketAddr::from_pathname(path),
         (None, Some(name)) => unix::SocketAddr::from_abstract_name(name),
@@ -341,7 +341,7 @@ fn std_unix_address(addr: &SockAddr) -> io::Result<unix::SocketAddr> {
     named.or_else(|_| unix::SocketAddr::from_pathname(""))
 }
 
-fn internet_address(addr: &SockAddr) -> io::Result<SocketAddr> {
+pub(super) fn internet_address(addr: &SockAddr) -> io::Result<SocketAddr> {
     addr.as_socket().ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, "the address is neither IPv4 nor IPv6")
     })

@@ -64,6 +64,7 @@ const UNSAFE: &[&str] = &[
     "mesh/thunk.rs",
     "scoped.rs",
     "sys/affinity.rs",
+    "sys/bytes.rs",
     "sys/socket.rs",
     "task/cell.rs",
     "task/home.rs",

@@ -1,11 +1,13 @@
 //! The halves of a `TcpStream`. Only `peek` is particular to TCP; the rest is in `net/halves.rs`, with its rules.
 
-use crate::net::halves::halves;
+use crate::net::{growing::growing_halves, halves::halves};
 
 halves! {
     TcpStream, std::net::SocketAddr,
     "let stream = corelane::net::TcpStream::connect(\"127.0.0.1:8080\").await?;"
 }
+
+growing_halves! { TcpStream, ReadHalf<'_>, OwnedReadHalf }
 
 macro_rules! peeking_half {
     ($($Half:ty),*) => {$(

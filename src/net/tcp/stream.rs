@@ -6,6 +6,7 @@
 use crate::net::{
     ToSocketAddrs,
     descriptor::{addresses, descriptor},
+    growing::growing_stream,
     lookup,
     options::options,
     readiness::readiness_methods,
@@ -184,6 +185,11 @@ readiness_methods! {
 
 stream_methods! {
     TcpStream, tcp,
+    "let socket = corelane::net::TcpStream::connect(\"127.0.0.1:8080\").await?;"
+}
+
+growing_stream! {
+    TcpStream,
     "let socket = corelane::net::TcpStream::connect(\"127.0.0.1:8080\").await?;"
 }
 

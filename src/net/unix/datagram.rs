@@ -6,6 +6,7 @@
 use crate::net::{
     datagram::datagram_methods,
     descriptor::{addresses, descriptor},
+    growing::growing_datagrams,
     options::options,
     readiness::readiness_methods,
     unix::SocketAddr,
@@ -223,6 +224,11 @@ readiness_methods! {
 
 datagram_methods! {
     UnixDatagram, SocketAddr,
+    "let socket = corelane::net::UnixDatagram::bind(\"/run/example\")?;"
+}
+
+growing_datagrams! {
+    UnixDatagram, SocketAddr, recv_from_unix,
     "let socket = corelane::net::UnixDatagram::bind(\"/run/example\")?;"
 }
 

@@ -6,6 +6,7 @@
 
 use crate::net::{
     descriptor::{addresses, descriptor},
+    growing::growing_stream,
     options::options,
     readiness::readiness_methods,
     stream_io::stream_methods,
@@ -159,6 +160,11 @@ readiness_methods! {
 
 stream_methods! {
     UnixStream, unix,
+    "let socket = corelane::net::UnixStream::connect(\"/run/example\").await?;"
+}
+
+growing_stream! {
+    UnixStream,
     "let socket = corelane::net::UnixStream::connect(\"/run/example\").await?;"
 }
 
