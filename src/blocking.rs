@@ -11,6 +11,7 @@ use crate::sync::{Arc, lock};
 use crate::sys::affinity::AffinityMask;
 use crate::task::failure::JoinError;
 use crate::task::join::JoinHandle;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex};
@@ -18,6 +19,16 @@ use std::time::Duration;
 
 /// An idle thread ends after this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+thread_local! {
+    /// What this thread of a pool is doing.
+    static CURRENT: Cell<Option<TaskId>> = const { Cell::new(None) };
+}
+
+/// The identity of the closure that runs on this thread of a pool.
+pub(crate) fn current() -> Option<TaskId> {
+    CURRENT.get()
+}
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -65,9 +76,10 @@ impl Pool {
             if let Some(reply) = answer.take()
                 && !reply.is_aborted()
             {
-                reply.complete(
-                    catch_unwind(AssertUnwindSafe(work)).map_err(JoinError::closure_panicked),
-                );
+                CURRENT.set(Some(task));
+                let result = catch_unwind(AssertUnwindSafe(work));
+                CURRENT.set(None);
+                reply.complete(result.map_err(JoinError::closure_panicked));
             }
         }));
         JoinHandle::remote(reply)

@@ -12,6 +12,15 @@ macro_rules! descriptor {
                 $Socket { source: crate::reactor::source::Source::new(socket) }
             }
 
+            /// Wraps a socket that is non-blocking already, and taken to be ready until it says that it would block.
+            #[allow(dead_code, reason = "only sockets with a peer are known to be ready at first")]
+            pub(crate) fn ready_for(
+                socket: $Std,
+                ready: crate::reactor::slots::Readiness,
+            ) -> Self {
+                $Socket { source: crate::reactor::source::Source::assuming(socket, ready) }
+            }
+
             /// The descriptor with its readiness.
             #[allow(dead_code, reason = "adapters of this crate use it for some socket types only")]
             pub(crate) fn source(&self) -> &crate::reactor::source::Source<$Std> {

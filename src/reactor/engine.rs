@@ -85,8 +85,13 @@ impl Reactor {
         self.poll.fd()
     }
 
-    /// Registers a socket for both directions. Its present readiness comes as an event in a later turn.
-    pub(crate) fn register(&self, descriptor: Arc<dyn Descriptor>) -> io::Result<SlotKey> {
+    /// Registers a socket for both directions. Its present readiness comes as an event in a later turn; until then it is
+    /// what is assumed.
+    pub(crate) fn register(
+        &self,
+        descriptor: Arc<dyn Descriptor>,
+        assumed: Readiness,
+    ) -> io::Result<SlotKey> {
         let fd = descriptor.fd().as_raw_fd();
         let registered =
             Registered { descriptor, fd, out: Vec::new(), refused: false, error: None };
@@ -99,6 +104,9 @@ impl Reactor {
             let slot = self.slots.borrow_mut().remove(key);
             drop(slot);
             return Err(error);
+        }
+        if let Some(slot) = self.slots.borrow_mut().get_mut(key) {
+            slot.readiness = assumed;
         }
         Ok(key)
     }

@@ -44,6 +44,14 @@ impl Readiness {
     pub(crate) const ERROR: Readiness = Readiness(1 << 4);
     pub(crate) const PRIORITY: Readiness = Readiness(1 << 5);
 
+    pub(crate) const fn to_bits(self) -> u8 {
+        self.0
+    }
+
+    pub(crate) const fn from_bits(bits: u8) -> Readiness {
+        Readiness(bits)
+    }
+
     pub(crate) const fn with(self, other: Readiness) -> Readiness {
         Readiness(self.0 | other.0)
     }

@@ -8,10 +8,12 @@
 //!
 //! A source that has never had to wait is registered nowhere.
 
+mod wait;
+
 use super::engine::{Attempt, Descriptor, Gate, retried};
 use super::gather::Gathered;
 use super::interest::{Interest, Ready};
-use super::slots::{Direction, Readiness, SlotKey, WaiterId};
+use super::slots::{Direction, Readiness, SlotKey};
 use crate::mesh::inbox::Inbox;
 use crate::mesh::message::Notice;
 use crate::shard::Shard;
@@ -19,16 +21,16 @@ use crate::shard::context::with_current;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, lock};
 use crate::task::home::add;
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::Pin;
 use std::task::{Context, Poll};
+use wait::Wait;
 
 /// See the module. `Send` and `Sync` when the socket is.
 pub(crate) struct Source<S: Socket> {
     shared: Arc<Shared<S>>,
-    /// Uid and slot key where it was registered last; 0: nowhere.
+    /// Uid and slot key where it was registered last. Without a uid: nowhere, and the bits say what it is assumed to be
+    /// ready for when it is registered first.
     place: AtomicU64,
     /// Every registration, at most one per shard. Locked to move, never for an operation at home.
     homes: Mutex<Vec<Registration>>,
@@ -63,6 +65,16 @@ fn place_of(uid: u32, key: SlotKey) -> u64 {
     u64::from(uid) << SlotKey::BITS | key.to_bits()
 }
 
+/// The place of a socket that is registered nowhere.
+fn nowhere(assumed: Readiness) -> u64 {
+    u64::from(assumed.to_bits())
+}
+
+/// What `place` assumes; none if it is a registration.
+fn assumed(place: u64) -> Option<Readiness> {
+    (place >> SlotKey::BITS == 0).then(|| Readiness::from_bits(place as u8))
+}
+
 /// Where an operation finds itself.
 enum Here {
     /// On the shard where the socket is registered.
@@ -76,9 +88,15 @@ enum Here {
 impl<S: Socket> Source<S> {
     /// `socket` must be non-blocking.
     pub(crate) fn new(socket: S) -> Source<S> {
+        Source::assuming(socket, Readiness::NONE)
+    }
+
+    /// [`Source::new`] of a socket that is taken to be ready until it says "would block", so that nobody waits for the
+    /// kernel to report what is known.
+    pub(crate) fn assuming(socket: S, ready: Readiness) -> Source<S> {
         Source {
             shared: Arc::new(Shared { socket, unsent: AtomicBool::new(false) }),
-            place: AtomicU64::new(0),
+            place: AtomicU64::new(nowhere(ready)),
             homes: Mutex::new(Vec::new()),
         }
     }
@@ -106,7 +124,7 @@ impl<S: Socket> Source<S> {
         let place = self.place.load(Ordering::Relaxed);
         if place >> SlotKey::BITS == shard.uid() {
             Here::Home(SlotKey::from_bits(place))
-        } else if place == 0 {
+        } else if place >> SlotKey::BITS == 0 {
             Here::Unregistered
         } else {
             Here::Away
@@ -190,9 +208,11 @@ impl<S: Socket> Source<S> {
             },
             Some(Attempt::NotHere) => {
                 // A socket that is registered nowhere may well be ready: most never have to wait.
-                if self.place.load(Ordering::Relaxed) == 0 {
+                if assumed(self.place.load(Ordering::Relaxed)).is_some() {
                     match retried(|| call(&self.shared.socket)) {
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            self.assume_no_more(direction);
+                        }
                         result => return Some(Poll::Ready(result)),
                     }
                 }
@@ -250,17 +270,46 @@ impl<S: Socket> Source<S> {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let result = f(&self.shared.socket);
-        if let (Some((key, _)), Err(error)) = (key, &result)
+        if let Err(error) = &result
             && error.kind() == io::ErrorKind::WouldBlock
         {
-            with_current(|shard| shard.reactor.clear_all(key, direction));
+            match key {
+                Some((key, _)) => {
+                    with_current(|shard| shard.reactor.clear_all(key, direction));
+                }
+                None => self.assume_no_more(direction),
+            }
         }
         result
     }
 
+    /// A socket that is registered nowhere said "would block".
+    #[cold]
+    fn assume_no_more(&self, direction: Direction) {
+        let place = self.place.load(Ordering::Relaxed);
+        if let Some(assumed) = assumed(place) {
+            // It may be registered meanwhile by another half of the socket; then there is nothing to assume any more.
+            let new = nowhere(assumed.without(Readiness::of(direction)));
+            let _ = self.place.compare_exchange(place, new, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// What has just succeeded will do so again: see [`Source::assuming`].
+    pub(crate) fn assume(&self, ready: Readiness) {
+        let place = self.place.load(Ordering::Relaxed);
+        if assumed(place).is_some() {
+            let _ = self.place.compare_exchange(
+                place,
+                nowhere(ready),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
     /// Waits for readiness. Any number of tasks may wait; none is forgotten. Cancel safe.
     pub(crate) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
-        Wait { source: self, interest, waiting: [None, None], watched: false }.await
+        Wait::new(self, interest).await
     }
 
     /// Waits until `f` does not say "would block". Any number of tasks may wait. Cancel safe.
@@ -274,7 +323,7 @@ impl<S: Socket> Source<S> {
             Direction::Write => Interest::WRITABLE,
         };
         // A socket that is registered nowhere may well be ready: try before asking.
-        let mut fresh = self.place.load(Ordering::Relaxed) == 0;
+        let mut fresh = assumed(self.place.load(Ordering::Relaxed)).is_some();
         loop {
             if !std::mem::take(&mut fresh) {
                 self.ready(interest).await?;
@@ -305,7 +354,8 @@ impl<S: Socket> Source<S> {
                 }
                 homes.swap_remove(index);
             }
-            let key = shard.reactor.register(self.shared.clone())?;
+            let assumed = assumed(self.place.load(Ordering::Relaxed)).unwrap_or_default();
+            let key = shard.reactor.register(self.shared.clone(), assumed)?;
             if !homes.is_empty() {
                 add(&shard.counters.sockets_adopted, 1);
             }
@@ -439,7 +489,7 @@ impl<S: Socket> Source<S> {
 
 impl<S: Socket> Drop for Source<S> {
     fn drop(&mut self) {
-        if self.place.load(Ordering::Relaxed) != 0 {
+        if assumed(self.place.load(Ordering::Relaxed)).is_none() {
             self.leave(false);
         }
     }
@@ -448,99 +498,5 @@ impl<S: Socket> Drop for Source<S> {
 impl<S: Socket + fmt::Debug> fmt::Debug for Source<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.shared.socket.fmt(f)
-    }
-}
-
-/// A `&self` wait for readiness.
-struct Wait<'a, S: Socket> {
-    source: &'a Source<S>,
-    interest: Interest,
-    /// Where it waits, by direction.
-    waiting: [Option<(u64, WaiterId)>; 2],
-    /// A thread that is no shard has asked the home.
-    watched: bool,
-}
-
-const DIRECTIONS: [Direction; 2] = [Direction::Read, Direction::Write];
-
-impl<S: Socket> Wait<'_, S> {
-    fn wants(&self, direction: Direction) -> bool {
-        self.interest.waits_for(direction)
-    }
-
-    /// At the slot `key` of `shard`. None: there is no such slot any more.
-    fn poll_at(
-        &mut self,
-        shard: &Shard,
-        key: SlotKey,
-        context: &Context<'_>,
-    ) -> Option<Poll<Ready>> {
-        let readiness = shard.reactor.readiness(key)?.only(self.interest.readiness());
-        if !readiness.is_empty() {
-            return Some(Poll::Ready(Ready::new(readiness)));
-        }
-        let place = place_of(shard.inbox().uid(), key);
-        for (index, direction) in DIRECTIONS.into_iter().enumerate() {
-            if self.wants(direction) {
-                let known =
-                    self.waiting[index].filter(|(there, _)| *there == place).map(|(_, id)| id);
-                let id = shard.reactor.wait(key, direction, known, context.waker())?;
-                self.waiting[index] = Some((place, id));
-            }
-        }
-        Some(Poll::Pending)
-    }
-}
-
-impl<S: Socket> Future for Wait<'_, S> {
-    type Output = io::Result<Ready>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<Ready>> {
-        loop {
-            let source = self.source;
-            let here = with_current(|shard| {
-                if !shard.charge_io() {
-                    context.waker().wake_by_ref();
-                    return Some(Poll::Pending);
-                }
-                match source.here(shard) {
-                    Here::Home(key) => self.poll_at(shard, key, context),
-                    Here::Unregistered | Here::Away => None,
-                }
-            });
-            match here {
-                Some(Some(polled)) => return polled.map(Ok),
-                Some(None) if source.move_here()? => {}
-                // No shard, or the socket cannot move: the home answers, and then readiness is taken on trust.
-                _ if self.watched => {
-                    return Poll::Ready(Ok(Ready::new(self.interest.hoped())));
-                }
-                _ => {
-                    for direction in
-                        DIRECTIONS.into_iter().filter(|&direction| self.wants(direction))
-                    {
-                        if let Poll::Ready(Err(error)) = source.watch(context, direction) {
-                            return Poll::Ready(Err(error));
-                        }
-                    }
-                    self.watched = true;
-                    return Poll::Pending;
-                }
-            }
-        }
-    }
-}
-
-impl<S: Socket> Drop for Wait<'_, S> {
-    fn drop(&mut self) {
-        for (index, direction) in DIRECTIONS.into_iter().enumerate() {
-            let Some((place, id)) = self.waiting[index].take() else { continue };
-            // Elsewhere the waker stays until the next event, which costs a spurious wake.
-            with_current(|shard| {
-                if place >> SlotKey::BITS == u64::from(shard.inbox().uid()) {
-                    shard.reactor.forget(SlotKey::from_bits(place), direction, id);
-                }
-            });
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! Tasks on the shard that one is on.
 
+use crate::blocking;
 use crate::id::TaskId;
 use crate::shard::context::{outside, with_current};
 use crate::task::join::JoinHandle;
@@ -80,11 +81,11 @@ pub async fn yield_now() {
     .await;
 }
 
-/// The identity of the task that this code runs in.
+/// The identity of the task, or of the closure of `spawn_blocking`, that this code runs in.
 ///
 /// # Panics
-/// Outside a task: in the future of a `block_on` itself, in a closure of `spawn_blocking`, and on a thread that is no
-/// shard.
+/// Outside a task: in the future of a `block_on` itself, and on a thread that is neither a shard nor runs a closure of
+/// `spawn_blocking`.
 ///
 /// # Examples
 /// ```
@@ -101,7 +102,10 @@ pub fn id() -> TaskId {
 
 /// [`id`](crate::task::id), or none outside a task.
 pub fn try_id() -> Option<TaskId> {
-    with_current(|shard| shard.home().current()).flatten()
+    match with_current(|shard| shard.home().current()) {
+        Some(current) => current,
+        None => blocking::current(),
+    }
 }
 
 /// Waits until this shard is asked to stop. Long-running tasks wait for it beside their work, so that a shutdown need

@@ -386,6 +386,9 @@ fn a_task_knows_its_identity() {
         let id = outer.id();
         assert_eq!(outer.abort_handle().id(), id);
         assert_eq!(outer.await.expect("it ends"), id);
+        let blocking = task::spawn_blocking(task::id);
+        let id = blocking.id();
+        assert_eq!(blocking.await.expect("it ends"), id);
         let blocking = task::spawn_blocking(|| deliberate());
         let id = blocking.id();
         assert_eq!(blocking.await.expect_err("it panicked").id(), id);

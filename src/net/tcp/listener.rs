@@ -102,7 +102,7 @@ impl TcpListener {
     /// ```
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (stream, peer) = self.source.async_io(Direction::Read, socket::accept).await?;
-        Ok((TcpStream::new(stream), peer))
+        Ok((TcpStream::accepted(stream), peer))
     }
 
     /// Polls for [`accept`](Self::accept).
@@ -130,7 +130,7 @@ impl TcpListener {
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         self.source
             .poll_io(cx, Direction::Read, socket::accept)
-            .map_ok(|(stream, peer)| (TcpStream::new(stream), peer))
+            .map_ok(|(stream, peer)| (TcpStream::accepted(stream), peer))
     }
 
     /// Takes a connection that is already in the queue. It asks the kernel even if readiness says that there is none.
@@ -140,7 +140,7 @@ impl TcpListener {
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) if there is none; else as [`accept`](Self::accept).
     pub fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (stream, peer) = socket::accept(self.source.get_ref())?;
-        Ok((TcpStream::new(stream), peer))
+        Ok((TcpStream::accepted(stream), peer))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::net::{
     readiness::readiness_methods,
     stream_io::stream_methods,
 };
-use crate::reactor::slots::Direction;
+use crate::reactor::slots::{Direction, Readiness};
 use crate::reactor::source::Source;
 use crate::sys::socket::{self, Kind};
 use std::io;
@@ -98,7 +98,13 @@ impl TcpStream {
         socket::start_connect(&unconnected, addr)?;
         let stream = TcpStream::new(net::TcpStream::from(unconnected));
         stream.source.async_io(Direction::Write, socket::connect_outcome).await?;
+        stream.source.assume(Readiness::WRITABLE);
         Ok(stream)
+    }
+
+    /// What a listener gives: there is room to write, and most likely something to read.
+    pub(crate) fn accepted(socket: net::TcpStream) -> TcpStream {
+        TcpStream::ready_for(socket, Readiness::READABLE.with(Readiness::WRITABLE))
     }
 
     /// Reads what has arrived and leaves it there, waiting if there is nothing.

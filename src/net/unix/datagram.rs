@@ -11,11 +11,12 @@ use crate::net::{
     readiness::readiness_methods,
     unix::SocketAddr,
 };
-use crate::reactor::slots::Direction;
+use crate::reactor::slots::{Direction, Readiness};
 use crate::reactor::source::Source;
 use crate::sys::socket::{self, Kind};
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net;
 use std::path::Path;
 use std::task::{Context, Poll};
@@ -89,7 +90,8 @@ impl UnixDatagram {
     /// ```
     pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
         let (a, b) = socket::unix_pair(Kind::UnixDatagram)?;
-        Ok((UnixDatagram::new(a.into()), UnixDatagram::new(b.into())))
+        let half = |fd: OwnedFd| UnixDatagram::ready_for(fd.into(), Readiness::WRITABLE);
+        Ok((half(a), half(b)))
     }
 
     /// A socket without an address: it can send, but nobody can answer.

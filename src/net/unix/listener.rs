@@ -116,7 +116,7 @@ impl UnixListener {
     /// ```
     pub async fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         let (stream, peer) = self.source.async_io(Direction::Read, socket::accept_unix).await?;
-        Ok((UnixStream::new(stream), peer.into()))
+        Ok((UnixStream::accepted(stream), peer.into()))
     }
 
     /// Polls for [`accept`](Self::accept).
@@ -129,7 +129,7 @@ impl UnixListener {
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(UnixStream, SocketAddr)>> {
         self.source
             .poll_io(cx, Direction::Read, socket::accept_unix)
-            .map_ok(|(stream, peer)| (UnixStream::new(stream), peer.into()))
+            .map_ok(|(stream, peer)| (UnixStream::accepted(stream), peer.into()))
     }
 }
 

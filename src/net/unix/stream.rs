@@ -12,6 +12,7 @@ use crate::net::{
     stream_io::stream_methods,
     unix::{SocketAddr, UCred},
 };
+use crate::reactor::slots::Readiness;
 use crate::reactor::source::Source;
 use crate::sys::socket::{self, Kind};
 use std::io;
@@ -99,7 +100,12 @@ impl UnixStream {
     /// Connects a socket that may be bound already. A Unix connect ends at once, one way or the other.
     pub(super) fn connect_with(unconnected: OwnedFd, addr: &SocketAddr) -> io::Result<UnixStream> {
         socket::start_connect_unix(&unconnected, &addr.0)?;
-        Ok(UnixStream::new(net::UnixStream::from(unconnected)))
+        Ok(UnixStream::ready_for(net::UnixStream::from(unconnected), Readiness::WRITABLE))
+    }
+
+    /// What a listener gives: there is room to write, and most likely something to read.
+    pub(super) fn accepted(socket: net::UnixStream) -> UnixStream {
+        UnixStream::ready_for(socket, Readiness::READABLE.with(Readiness::WRITABLE))
     }
 
     /// Two streams connected with each other, without an address.
@@ -124,7 +130,8 @@ impl UnixStream {
     /// ```
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
         let (a, b) = socket::unix_pair(Kind::UnixStream)?;
-        Ok((UnixStream::new(a.into()), UnixStream::new(b.into())))
+        let half = |fd: OwnedFd| UnixStream::ready_for(fd.into(), Readiness::WRITABLE);
+        Ok((half(a), half(b)))
     }
 
     /// Who the peer is: see [`UCred`].

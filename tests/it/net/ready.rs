@@ -1,10 +1,11 @@
 //! Interests beyond reading and writing, and receiving into buffers that grow.
 
-use super::{run, tcp_pair};
+use super::{fill, run, tcp_pair};
 use crate::harness::poll_now;
 use bytes::{BufMut, BytesMut};
 use corelane::net::{Interest, UdpSocket, UnixDatagram, UnixStream};
 use socket2::SockRef;
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
 
@@ -96,5 +97,46 @@ fn datagrams_are_received_into_buffers_that_grow() {
         let (n, sender) = b.recv_buf_from(&mut buf).await.expect("received");
         assert!(n == 1 && sender.is_unnamed());
         assert_eq!(buf, b"abcdab");
+    });
+}
+
+#[test]
+fn what_is_known_of_a_new_socket_needs_no_report_of_the_kernel() {
+    run(|| async {
+        let (a, b) = UnixStream::pair().expect("a pair");
+        assert!(poll_now(a.writable()).await.is_ready());
+        assert!(poll_now(poll_fn(|cx| b.poll_write_ready(cx))).await.is_ready());
+        assert!(poll_now(a.readable()).await.is_pending(), "nothing is there to be read");
+        b.try_write(b"!").expect("there is room");
+        a.readable().await.expect("it has arrived");
+
+        let (a, _b) = UnixDatagram::pair().expect("a pair");
+        assert!(poll_now(poll_fn(|cx| a.poll_send_ready(cx))).await.is_ready());
+        assert!(poll_now(a.readable()).await.is_pending());
+
+        let (client, server) = tcp_pair().await;
+        assert!(poll_now(client.writable()).await.is_ready());
+        assert!(poll_now(client.readable()).await.is_pending());
+        assert!(poll_now(server.writable()).await.is_ready());
+        assert!(poll_now(server.readable()).await.is_ready(), "most likely");
+    });
+}
+
+#[test]
+fn what_was_assumed_of_a_socket_is_taken_back() {
+    run(|| async {
+        // Before it is registered, and after.
+        let (client, server) = tcp_pair().await;
+        let refused = server.try_read(&mut [0]).expect_err("nothing was sent");
+        assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+        assert!(poll_now(server.readable()).await.is_pending());
+        assert!(poll_now(server.writable()).await.is_ready());
+        client.try_write(b"!").expect("there is room");
+        server.readable().await.expect("it has arrived");
+        assert_eq!(server.try_read(&mut [0]).expect("read"), 1);
+
+        let (a, _b) = UnixStream::pair().expect("a pair");
+        fill(|bytes| a.try_write(bytes)).await;
+        assert!(poll_now(a.writable()).await.is_pending());
     });
 }
