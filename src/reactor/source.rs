@@ -336,8 +336,6 @@ impl<S: Socket> Source<S> {
         }
     }
 
-    // Moving between shards.
-
     /// Registers with the current shard. False: there is none, or the socket cannot move now.
     #[cold]
     fn move_here(&self) -> io::Result<bool> {
@@ -430,8 +428,6 @@ impl<S: Socket> Source<S> {
             }
         }
     }
-
-    // Gathered writes, for the HTTP adapter.
 
     /// Adds `bytes` to what is sent at the end of this task's poll. None: not here, write them.
     #[inline]
