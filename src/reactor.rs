@@ -11,6 +11,8 @@ mod engine;
 #[cfg(not(loom))]
 mod gather;
 #[cfg(not(loom))]
+mod guess;
+#[cfg(not(loom))]
 pub(crate) mod interest;
 #[cfg(not(loom))]
 pub(crate) mod poll;

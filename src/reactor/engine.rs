@@ -1,6 +1,7 @@
 //! One shard's reactor: registering sockets, caching what they are ready for, waking who waits.
 
 use super::gather::GatherBuffer;
+use super::guess::Guess;
 use super::poll::{self, Event};
 use super::slots::{Direction, Readiness, SlotKey, Slots, WaiterId};
 use crate::sync::Arc;
@@ -17,6 +18,7 @@ pub(crate) struct Reactor {
     poll: poll::Poll,
     pub(super) slots: RefCell<Slots<Registered>>,
     pub(super) gathered: GatherBuffer,
+    pub(super) guess: Guess,
 }
 
 /// The fd of a source, shared by the source and every slot it is registered in: it stays open until the last of these
@@ -77,12 +79,31 @@ pub(crate) enum Gate {
 
 impl Reactor {
     pub(crate) fn new(poll: poll::Poll) -> Reactor {
-        Reactor { poll, slots: RefCell::new(Slots::new()), gathered: GatherBuffer::default() }
+        Reactor {
+            poll,
+            slots: RefCell::new(Slots::new()),
+            gathered: GatherBuffer::default(),
+            guess: Guess::default(),
+        }
     }
 
     /// The epoll fd, for a host that has an event loop of its own.
     pub(crate) fn fd(&self) -> RawFd {
         self.poll.fd()
+    }
+
+    /// From now until they have said "would block", every socket here is read when it is asked, and so is a new one before
+    /// it is registered: who is about to close them wants to know what has arrived, not what has been reported.
+    pub(crate) fn distrust_readiness(&self) {
+        self.read_new_sockets();
+        for slot in self.slots.borrow_mut().iter_mut() {
+            slot.readiness = slot.readiness.with(Readiness::READABLE);
+        }
+    }
+
+    /// The next new sockets are read before they are registered, however often that was in vain lately.
+    pub(crate) fn read_new_sockets(&self) {
+        self.guess.learn(true);
     }
 
     /// Registers a socket for both directions. Its present readiness comes as an event in a later turn; until then it is

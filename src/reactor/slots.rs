@@ -276,6 +276,10 @@ impl<S> Slots<S> {
         self.table.get_mut(key.index).filter(|slot| slot.generation == key.generation)
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot<S>> {
+        self.table.iter_mut()
+    }
+
     pub(crate) fn remove(&mut self, key: SlotKey) -> Option<Slot<S>> {
         self.get_mut(key)?;
         self.table.remove(key.index)

@@ -8,10 +8,10 @@
 //!
 //! A source that has never had to wait is registered nowhere.
 
+mod gathered;
 mod wait;
 
 use super::engine::{Attempt, Descriptor, Gate, retried};
-use super::gather::Gathered;
 use super::interest::{Interest, Ready};
 use super::slots::{Direction, Readiness, SlotKey};
 use crate::mesh::inbox::Inbox;
@@ -207,14 +207,10 @@ impl<S: Socket> Source<S> {
                 Poll::Pending => return Some(Poll::Pending),
             },
             Some(Attempt::NotHere) => {
-                // A socket that is registered nowhere may well be ready: most never have to wait.
-                if assumed(self.place.load(Ordering::Relaxed)).is_some() {
-                    match retried(|| call(&self.shared.socket)) {
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                            self.assume_no_more(direction);
-                        }
-                        result => return Some(Poll::Ready(result)),
-                    }
+                if assumed(self.place.load(Ordering::Relaxed)).is_some()
+                    && let Some(result) = self.try_unregistered(direction, call)
+                {
+                    return Some(Poll::Ready(result));
                 }
                 self.move_here()
             }
@@ -225,6 +221,29 @@ impl<S: Socket> Source<S> {
             Ok(false) => Some(self.poll_outside(context, direction, call)),
             Err(error) => Some(Poll::Ready(Err(error))),
         }
+    }
+
+    /// A socket that is registered nowhere may well be ready: many never have to wait. None: it is not.
+    fn try_unregistered<R>(
+        &self,
+        direction: Direction,
+        call: &mut impl FnMut(&S) -> io::Result<R>,
+    ) -> Option<io::Result<R>> {
+        let reads = direction == Direction::Read;
+        if !reads || with_current(|shard| shard.reactor.guess.is_worth_reading()) == Some(true) {
+            let result = retried(|| call(&self.shared.socket));
+            let ready = result
+                .as_ref()
+                .map_or_else(|error| error.kind() != io::ErrorKind::WouldBlock, |_| true);
+            if reads {
+                with_current(|shard| shard.reactor.guess.learn(ready));
+            }
+            if ready {
+                return Some(result);
+            }
+        }
+        self.assume_no_more(direction);
+        None
     }
 
     /// Readiness alone.
@@ -426,59 +445,6 @@ impl<S: Socket> Source<S> {
             if here != Some(true) {
                 home.inbox.notify(Notice::Dropped(home.key));
             }
-        }
-    }
-
-    /// Adds `bytes` to what is sent at the end of this task's poll. None: not here, write them.
-    #[inline]
-    pub(crate) fn poll_gather(
-        &self,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Option<Poll<io::Result<usize>>> {
-        let gathered = with_current(|shard| match self.here(shard) {
-            Here::Home(key) => shard.reactor.gather(key, bytes, context.waker()),
-            Here::Unregistered | Here::Away => Gathered::Stale,
-        });
-        match gathered? {
-            Gathered::Yes => Some(Poll::Ready(Ok(bytes.len()))),
-            Gathered::Wait => Some(Poll::Pending),
-            Gathered::Failed(error) => Some(Poll::Ready(Err(error))),
-            Gathered::Stale => None,
-        }
-    }
-
-    /// Ready when nothing is left that the kernel has refused; what was gathered in this poll is on its way.
-    #[inline]
-    pub(crate) fn poll_unsent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.shared.unsent.load(Ordering::Acquire) {
-            return Poll::Ready(Ok(()));
-        }
-        self.at_slot(context, |shard, key, context| shard.reactor.poll_unsent(key, context.waker()))
-    }
-
-    /// Ready when every byte written has been given to the kernel.
-    pub(crate) fn poll_all_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.at_slot(context, |shard, key, context| {
-            shard.reactor.poll_all_sent(key, context.waker())
-        })
-    }
-
-    fn at_slot(
-        &self,
-        context: &mut Context<'_>,
-        f: impl FnOnce(&Shard, SlotKey, &mut Context<'_>) -> Poll<io::Result<()>>,
-    ) -> Poll<io::Result<()>> {
-        let at_home = with_current(|shard| match self.here(shard) {
-            Here::Home(key) => Some(f(shard, key, context)),
-            Here::Unregistered | Here::Away => None,
-        });
-        match at_home.flatten() {
-            Some(polled) => polled,
-            None if self.shared.unsent.load(Ordering::Acquire) => {
-                self.watch(context, Direction::Write)
-            }
-            None => Poll::Ready(Ok(())),
         }
     }
 }

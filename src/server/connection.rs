@@ -41,6 +41,10 @@ where
     let mut http = http1::Builder::new();
     http.timer(Timer).header_read_timeout(settings.header_timeout);
     let connection = http.serve_connection(Io::new(stream), service).with_upgrades();
+    if drain.has_begun() {
+        // Its first poll is its last chance: a request that has arrived must be seen.
+        with_current(|shard| shard.reactor.read_new_sockets());
+    }
     let open = Open::new(drain.clone());
     drop(crate::spawn_local(Connection { http: connection, open, told: false }));
 }

@@ -2,6 +2,7 @@
 //!
 //! Plain cells of one shard: a connection looks at a flag when it is polled, and is woken once when the flag is set.
 
+use crate::shard::context::with_current;
 use crate::table::Table;
 use crate::task::waker::wake_caught;
 use std::cell::{Cell, RefCell};
@@ -30,6 +31,7 @@ impl Drain {
     /// From now on connections must end; wakes them all.
     pub(super) fn begin(&self) {
         self.begun.set(true);
+        with_current(|shard| shard.reactor.distrust_readiness());
         let wakers: Vec<Waker> = {
             let connections = self.connections.borrow();
             (0..connections.capacity())

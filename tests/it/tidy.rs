@@ -18,6 +18,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "balance/",
             "time/wheel.rs",
             "reactor/slots.rs",
+            "reactor/guess.rs",
             "table.rs",
             "stats/",
             "config/",

@@ -1,0 +1,65 @@
+//! Writes that are gathered, and what the kernel has not taken of them: the socket's side of `reactor/gather`.
+
+use super::{Here, Socket, Source};
+use crate::reactor::gather::Gathered;
+use crate::reactor::slots::{Direction, SlotKey};
+use crate::shard::Shard;
+use crate::shard::context::with_current;
+use crate::sync::Ordering;
+use std::io;
+use std::task::{Context, Poll};
+
+impl<S: Socket> Source<S> {
+    /// Adds `bytes` to what is sent at the end of this task's poll. None: not here, write them.
+    #[inline]
+    pub(crate) fn poll_gather(
+        &self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        let gathered = with_current(|shard| match self.here(shard) {
+            Here::Home(key) => shard.reactor.gather(key, bytes, context.waker()),
+            Here::Unregistered | Here::Away => Gathered::Stale,
+        });
+        match gathered? {
+            Gathered::Yes => Some(Poll::Ready(Ok(bytes.len()))),
+            Gathered::Wait => Some(Poll::Pending),
+            Gathered::Failed(error) => Some(Poll::Ready(Err(error))),
+            Gathered::Stale => None,
+        }
+    }
+
+    /// Ready when nothing is left that the kernel has refused; what was gathered in this poll is on its way.
+    #[inline]
+    pub(crate) fn poll_unsent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.shared.unsent.load(Ordering::Acquire) {
+            return Poll::Ready(Ok(()));
+        }
+        self.at_slot(context, |shard, key, context| shard.reactor.poll_unsent(key, context.waker()))
+    }
+
+    /// Ready when every byte written has been given to the kernel.
+    pub(crate) fn poll_all_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.at_slot(context, |shard, key, context| {
+            shard.reactor.poll_all_sent(key, context.waker())
+        })
+    }
+
+    fn at_slot(
+        &self,
+        context: &mut Context<'_>,
+        f: impl FnOnce(&Shard, SlotKey, &mut Context<'_>) -> Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        let at_home = with_current(|shard| match self.here(shard) {
+            Here::Home(key) => Some(f(shard, key, context)),
+            Here::Unregistered | Here::Away => None,
+        });
+        match at_home.flatten() {
+            Some(polled) => polled,
+            None if self.shared.unsent.load(Ordering::Acquire) => {
+                self.watch(context, Direction::Write)
+            }
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
