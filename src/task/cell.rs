@@ -556,7 +556,7 @@ impl<F: Future + 'static> Allocation<F> {
         // SAFETY: only the home reaches the joiner; what it held is dropped after the exchange.
         let joiner = this.joiner.with_mut(|joiner| unsafe { ptr::replace(joiner, Joiner::Nobody) });
         let output = this.take_output();
-        if !(drop_caught(joiner) & drop_caught(output)) {
+        if !home.as_current(header, || drop_caught(joiner) & drop_caught(output)) {
             add(&home.counts().panics, 1);
         }
     }

@@ -23,7 +23,7 @@ pub(crate) struct Home {
     all: List<All>,
     memory: RefCell<FreeList>,
     next_id: Cell<u64>,
-    /// The task being polled, or dropped instead.
+    /// The task being polled, or of which something is being dropped.
     current: Cell<Option<NonNull<Header>>>,
     /// Tasks whose future has not ended.
     live: Cell<usize>,
@@ -126,11 +126,20 @@ impl Home {
         TaskId(id)
     }
 
-    /// The task whose future runs; none between polls.
+    /// The task whose code runs: its poll, or the drop of its future or output. None between those.
     #[cfg_attr(loom, allow(dead_code))]
     pub(crate) fn current(&self) -> Option<TaskId> {
         // SAFETY: the cell lives for as long as it is polled, and `current` is set for no longer.
         self.current.get().map(|header| unsafe { header.as_ref() }.id())
+    }
+
+    /// Runs `f`, in which the task's code may run: see [`current`](Self::current).
+    #[inline(always)]
+    pub(super) fn as_current<R>(&self, header: NonNull<Header>, f: impl FnOnce() -> R) -> R {
+        let outer = self.current.replace(Some(header));
+        let result = f();
+        self.current.set(outer);
+        result
     }
 
     /// Runs `f`, in which no task is run in another's place.
@@ -222,10 +231,8 @@ impl Home {
         let Some(header) = self.ready.pop_front() else { return 0 };
         // A host's loop may be inside a task of its own: what is left of the outer poll's share is put back.
         let outer = self.handovers.replace(handovers);
-        let outer_task = self.current.replace(Some(header));
         // SAFETY: a ready task is not freed (see `free_if_unused`), and this is its home.
-        let ended = unsafe { cell::poll(header, self) };
-        self.current.set(outer_task);
+        let ended = self.as_current(header, || unsafe { cell::poll(header, self) });
         if ended {
             self.live.set(self.live.get() - 1);
         }
@@ -249,13 +256,11 @@ impl Home {
             return;
         }
         self.handovers.set(0);
-        let outer = self.current.replace(Some(header));
         // SAFETY: by contract.
         unsafe { self.ready.remove(header) };
-        if poll() {
+        if self.as_current(header, poll) {
             self.live.set(self.live.get() - 1);
         }
-        self.current.set(outer);
         self.handovers.set(left - 1);
     }
 
@@ -348,9 +353,7 @@ impl Home {
             if task.is_running() {
                 task.cancel();
             } else if !task.is_ended() {
-                let outer = self.current.replace(Some(header));
-                cell::cancel(header, self);
-                self.current.set(outer);
+                self.as_current(header, || cell::cancel(header, self));
                 self.live.set(self.live.get() - 1);
             }
         }
