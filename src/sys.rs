@@ -4,5 +4,6 @@ pub(crate) mod affinity;
 pub(crate) mod bytes;
 pub(crate) mod cpus;
 pub(crate) mod errno;
+pub(crate) mod fifo;
 pub(crate) mod socket;
 pub(crate) mod thread;

@@ -3,7 +3,7 @@
 //! Flushing does nothing, as nothing is buffered here. Closing ends the sending direction and leaves the other open;
 //! on a connection that is already gone it succeeds. Each direction remembers the last task that polled it.
 
-use crate::net::{TcpStream, UnixStream, stream_io, tcp, unix};
+use crate::net::{TcpStream, UnixStream, stream_io, tcp, unix, unix::pipe};
 use futures_io::{AsyncRead, AsyncWrite};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
@@ -59,6 +59,43 @@ macro_rules! async_write {
             }
         }
     )*};
+}
+
+impl AsyncRead for pipe::Receiver {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_read_into(cx, buf)
+    }
+}
+
+/// Closing does nothing: dropping the sender does.
+impl AsyncWrite for pipe::Sender {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_from(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored_from(cx, bufs)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 async_read!(TcpStream, tcp::ReadHalf<'_>, tcp::OwnedReadHalf);

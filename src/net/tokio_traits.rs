@@ -4,7 +4,9 @@
 //! `ReadBuf` hands out uninitialized memory to unsafe code only, so a buffer is zeroed before its first read here and
 //! not again after that. Flushing does nothing; shutting down ends the sending direction and leaves the other open.
 
-use crate::net::{TcpStream, UdpSocket, UnixDatagram, UnixStream, stream_io, tcp, unix};
+use crate::net::{
+    TcpStream, UdpSocket, UnixDatagram, UnixStream, stream_io, tcp, unix, unix::pipe,
+};
 use crate::reactor::slots::Direction;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -70,6 +72,47 @@ macro_rules! async_write {
             }
         }
     )*};
+}
+
+impl AsyncRead for pipe::Receiver {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        fill(buf, |buf| self.poll_read_into(cx, buf).map_ok(|n| (n, ())))
+    }
+}
+
+/// Shutting down does nothing: dropping the sender does.
+impl AsyncWrite for pipe::Sender {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_from(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored_from(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 async_read!(TcpStream, tcp::ReadHalf<'_>, tcp::OwnedReadHalf);

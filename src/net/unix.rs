@@ -1,7 +1,7 @@
 //! Unix sockets: listeners, streams, datagrams, and what is particular to their addresses.
 //!
 //! The sockets themselves are [`UnixListener`], [`UnixStream`], [`UnixDatagram`] and [`UnixSocket`], one module up;
-//! what this module makes public is the halves a stream splits into, [`SocketAddr`] and [`UCred`].
+//! what this module makes public is the halves a stream splits into, [`SocketAddr`], [`UCred`] and [`pipe`]s.
 //!
 //! A path that begins with a zero byte is a name in Linux's abstract namespace, wherever a path is taken: it leaves
 //! no file behind. A socket bound to a real path does, and does not remove it when it is dropped.
@@ -13,6 +13,7 @@
 
 pub(super) mod datagram;
 pub(super) mod listener;
+pub mod pipe;
 pub(super) mod socket;
 mod split;
 pub(super) mod stream;

@@ -4,6 +4,7 @@
 //! has been sent has arrived). A test that hangs fails after a generous while.
 
 mod lookup;
+mod pipe;
 mod ready;
 mod shards;
 mod sigpipe;
