@@ -355,6 +355,15 @@ impl<S: Socket> Source<S> {
         }
     }
 
+    /// Registers here if it is registered nowhere, so that the next operation asks the kernel only if that reports
+    /// readiness, or if it is assumed. On a thread that is no shard it does nothing.
+    pub(crate) fn settle(&self) -> io::Result<()> {
+        if assumed(self.place.load(Ordering::Relaxed)).is_some() {
+            self.move_here()?;
+        }
+        Ok(())
+    }
+
     /// Registers with the current shard. False: there is none, or the socket cannot move now.
     #[cold]
     fn move_here(&self) -> io::Result<bool> {

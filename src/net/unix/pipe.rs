@@ -1,7 +1,8 @@
 //! Unix pipes: anonymous ones, and those that have a name in the file system.
 //!
 //! A pipe goes one way, so there is a type for each end. Reading and writing is one system call; nothing is buffered.
-//! Its descriptor registers as a socket's does, and follows whoever polls it.
+//! Its descriptor registers as a socket's does, and follows whoever polls it, but registers before it is first used:
+//! reading a named pipe that nobody has opened for writing yet would look like the end.
 
 use crate::net::{Interest, Ready};
 use crate::reactor::slots::{Direction, Readiness};
@@ -135,6 +136,11 @@ pub struct Receiver {
 }
 
 impl Sender {
+    fn settled(&self) -> io::Result<&Source<PipeWriter>> {
+        self.source.settle()?;
+        Ok(&self.source)
+    }
+
     /// Takes over the writing end of a pipe, and makes it non-blocking.
     ///
     /// # Errors
@@ -217,7 +223,7 @@ impl Sender {
     ///
     /// `WouldBlock` if the pipe is not ready; otherwise what `f` returns.
     pub fn try_io<R>(&self, f: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        self.source.try_io(Direction::Write, |_| f())
+        self.settled()?.try_io(Direction::Write, |_| f())
     }
 
     /// Gives the descriptor back, blocking.
@@ -240,6 +246,11 @@ impl Sender {
 }
 
 impl Receiver {
+    fn settled(&self) -> io::Result<&Source<PipeReader>> {
+        self.source.settle()?;
+        Ok(&self.source)
+    }
+
     /// Takes over the reading end of a pipe, and makes it non-blocking.
     ///
     /// # Errors
@@ -322,7 +333,7 @@ impl Receiver {
     ///
     /// `WouldBlock` if the pipe is not ready; otherwise what `f` returns.
     pub fn try_io<R>(&self, f: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        self.source.try_io(Direction::Read, |_| f())
+        self.settled()?.try_io(Direction::Read, |_| f())
     }
 
     /// Gives the descriptor back, blocking.
@@ -352,7 +363,7 @@ impl Sender {
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) if there is no room or the reactor has not heard of it yet, and the
     /// operating system's.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
-        self.source.try_io(Direction::Write, |mut pipe| pipe.write(buf))
+        self.settled()?.try_io(Direction::Write, |mut pipe| pipe.write(buf))
     }
 
     /// Writes as much of several buffers in turn as there is room for, without waiting.
@@ -361,7 +372,7 @@ impl Sender {
     ///
     /// Those of [`try_write`](Self::try_write).
     pub fn try_write_vectored(&self, buf: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.source.try_io(Direction::Write, |mut pipe| pipe.write_vectored(buf))
+        self.settled()?.try_io(Direction::Write, |mut pipe| pipe.write_vectored(buf))
     }
 
     pub(crate) fn poll_write_from(
@@ -369,7 +380,7 @@ impl Sender {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.source.poll_io(cx, Direction::Write, |mut pipe| pipe.write(buf))
+        self.settled()?.poll_io(cx, Direction::Write, |mut pipe| pipe.write(buf))
     }
 
     pub(crate) fn poll_write_vectored_from(
@@ -377,7 +388,7 @@ impl Sender {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.source.poll_io(cx, Direction::Write, |mut pipe| pipe.write_vectored(bufs))
+        self.settled()?.poll_io(cx, Direction::Write, |mut pipe| pipe.write_vectored(bufs))
     }
 }
 
@@ -389,7 +400,7 @@ impl Receiver {
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) if nothing has arrived or the reactor has not heard of it yet, and the
     /// operating system's.
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.source.try_io(Direction::Read, |mut pipe| pipe.read(buf))
+        self.settled()?.try_io(Direction::Read, |mut pipe| pipe.read(buf))
     }
 
     /// Reads what has arrived into several buffers in turn, without waiting.
@@ -398,7 +409,7 @@ impl Receiver {
     ///
     /// Those of [`try_read`](Self::try_read).
     pub fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.source.try_io(Direction::Read, |mut pipe| pipe.read_vectored(bufs))
+        self.settled()?.try_io(Direction::Read, |mut pipe| pipe.read_vectored(bufs))
     }
 
     /// Appends what has arrived to `buf`, without waiting.
@@ -407,7 +418,7 @@ impl Receiver {
     ///
     /// Those of [`try_read`](Self::try_read).
     pub fn try_read_buf<B: BufMut>(&self, buf: &mut B) -> io::Result<usize> {
-        self.source.try_io(Direction::Read, |pipe| received::read(pipe, buf))
+        self.settled()?.try_io(Direction::Read, |pipe| received::read(pipe, buf))
     }
 
     pub(crate) fn poll_read_into(
@@ -415,7 +426,7 @@ impl Receiver {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        self.source.poll_io(cx, Direction::Read, |mut pipe| pipe.read(buf))
+        self.settled()?.poll_io(cx, Direction::Read, |mut pipe| pipe.read(buf))
     }
 }
 

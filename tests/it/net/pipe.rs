@@ -72,6 +72,9 @@ fn a_pipe_with_a_name_is_opened_without_waiting() {
         let (_directory, path) = named();
         OpenOptions::new().open_sender(&path).expect_err("nobody reads");
         let mut receiver = OpenOptions::new().open_receiver(&path).expect("it need not wait");
+        let early = receiver.try_read(&mut [0]).expect_err("no end before a beginning");
+        assert_eq!(early.kind(), ErrorKind::WouldBlock);
+        assert!(poll_now(receiver.read(&mut [0])).await.is_pending());
         let mut sender = OpenOptions::new().open_sender(&path).expect("somebody reads");
         sender.write_all(b"hello").await.expect("written");
         drop(sender);
@@ -80,7 +83,9 @@ fn a_pipe_with_a_name_is_opened_without_waiting() {
         assert_eq!(text, "hello");
         let both = OpenOptions::new().read_write(true).open_sender(&path);
         drop(receiver);
-        both.expect("it is its own reader").try_write(b"!").expect("there is room");
+        let both = both.expect("it is its own reader");
+        both.writable().await.expect("there is room");
+        assert_eq!(both.try_write(b"!").ok(), Some(1));
     });
 }
 
