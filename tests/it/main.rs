@@ -14,6 +14,7 @@ mod calls;
 mod fairness;
 mod hosted;
 mod join_set;
+mod long;
 mod memory;
 mod panics;
 mod runtime;
