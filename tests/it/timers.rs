@@ -567,45 +567,31 @@ fn a_process_that_was_stopped_fires_each_late_timer_once() {
     const PER_TURN: usize = 1_000;
     if process::is_child(NAME) {
         let runtime = shards_with(1, limits(|limits| limits.timers_per_turn = PER_TURN));
-        let (fired, in_time) = wait(runtime.handle().submit_to(FIRST, || async {
-            let (armed, fired) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-            let first = Rc::new(Cell::new(Instant::now()));
-            for number in 0..TIMERS {
-                let (armed, fired, first) = (armed.clone(), fired.clone(), first.clone());
-                drop(corelane::spawn_local(async move {
-                    // All of them due while the process is stopped.
-                    let due = first.get() + Duration::from_millis(number % 50);
-                    armed.set(armed.get() + 1);
-                    sleep_until(due).await;
-                    assert!(Instant::now() >= due);
-                    fired.set(fired.get() + 1);
-                }));
-            }
-            first.set(Instant::now() + Duration::from_millis(1_000));
-            while armed.get() < TIMERS {
-                corelane::yield_now().await;
-            }
-            let in_time = Instant::now() < first.get();
-            eprintln!("armed {}", u8::from(in_time));
+        let fired = runtime.handle().submit_to(FIRST, || async {
+            let mut lead = Duration::from_secs(1);
+            let fired = loop {
+                let (fired, in_time) = arm_timers(TIMERS, lead).await;
+                // Once more with more time, until the patience of a slow machine's user ends.
+                if in_time || lead > Duration::from_secs(10) {
+                    eprintln!("armed {} {}", u8::from(in_time), lead.as_millis());
+                    break fired;
+                }
+                until_fired(&fired, TIMERS).await;
+                lead *= 2;
+            };
             // Goes on when this process has been stopped and continued: the parent says so.
             let read = corelane::spawn_blocking(|| {
                 let _ = std::io::stdin().read_line(&mut String::new());
             });
             read.await.expect("no panic");
-            while fired.get() < TIMERS {
-                sleep(Duration::from_millis(1)).await;
-            }
+            until_fired(&fired, TIMERS).await;
             // If any of them were to fire twice, it would be now.
             sleep(Duration::from_millis(20)).await;
-            (fired.get(), in_time)
-        }))
-        .expect("no panic");
-        assert_eq!(fired, TIMERS);
+            fired.get()
+        });
+        assert_eq!(wait(fired).expect("no panic"), TIMERS);
         let stats = stats_at_rest(runtime.handle(), FIRST);
-        if in_time {
-            assert!(stats.timers_fired >= TIMERS, "{stats:#?}");
-            assert!(stats.turns >= TIMERS / PER_TURN as u64, "not all in one turn: {stats:#?}");
-        }
+        assert!(stats.turns >= TIMERS / PER_TURN as u64, "not all in one turn: {stats:#?}");
         return;
     }
     let mut command = process::command(NAME, &[]);
@@ -616,20 +602,49 @@ fn a_process_that_was_stopped_fires_each_late_timer_once() {
     let errors = child.stderr.take().expect("a pipe");
     let mut lines = BufReader::new(errors).lines();
     let armed = lines.find_map(|line| line.ok()?.strip_prefix("armed ").map(str::to_owned));
+    let armed = armed.expect("it says so before it ends");
+    let (in_time, lead) = armed.split_once(' ').expect("two numbers");
     signal(pid, libc::SIGSTOP);
     eventually("the process has stopped", || {
         process::status_field(&format!("/proc/{pid}/status"), "State")
             .is_some_and(|state| state.starts_with('T'))
     });
     // Long enough for every timer to be due. Nothing is synchronised by this: later is as good.
-    thread::sleep(Duration::from_millis(1_300));
+    thread::sleep(Duration::from_millis(lead.parse::<u64>().expect("a number") + 100));
     signal(pid, libc::SIGCONT);
     std::io::Write::write_all(&mut input, b"on\n").expect("written");
     process::finish(child).passed();
-    if armed.as_deref() == Some("0") {
+    if in_time == "0" {
         process::skipped(
             "the machine was so busy that timers fired before the process was stopped",
         );
+    }
+}
+
+/// Spawns so many tasks with a timer each, due within 50 ms from `lead` on. Returns how many have fired, and whether all
+/// were armed with time to spare.
+async fn arm_timers(count: u64, lead: Duration) -> (Rc<Cell<u64>>, bool) {
+    let (armed, fired) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let began = Instant::now();
+    for number in 0..count {
+        let (armed, fired) = (armed.clone(), fired.clone());
+        drop(corelane::spawn_local(async move {
+            let due = began + lead + Duration::from_millis(number % 50);
+            armed.set(armed.get() + 1);
+            sleep_until(due).await;
+            assert!(Instant::now() >= due);
+            fired.set(fired.get() + 1);
+        }));
+    }
+    while armed.get() < count {
+        corelane::yield_now().await;
+    }
+    (fired, began.elapsed() < lead / 2)
+}
+
+async fn until_fired(fired: &Cell<u64>, count: u64) {
+    while fired.get() < count {
+        sleep(Duration::from_millis(1)).await;
     }
 }
 
