@@ -319,7 +319,7 @@ fn a_flood_of_messages_leaves_a_shard_time_for_its_sockets() {
         let limit = Limits::default().messages_per_turn as u64;
         assert!(messages <= turns * limit, "{messages} messages in {turns} turns");
         // A shard that emptied its inbox first would never come to this; how long it takes depends on the machine.
-        assert!(flooded[median] < Duration::from_millis(100), "{:?}", flooded[median]);
+        assert!(flooded[median] < Duration::from_secs(1), "{:?}", flooded[median]);
     });
 }
 

@@ -88,6 +88,18 @@ fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) {
     assert!(Pin::new(future).poll(&mut Context::from_waker(waker)).is_pending());
 }
 
+/// A timer that will wake this waker soon: as soon as this thread is fast enough to wait for it at all.
+fn armed(waker: &Waker, make: impl Fn(Duration) -> Sleep) -> Sleep {
+    let mut soon = Duration::from_millis(2);
+    loop {
+        let mut timer = make(soon);
+        if Pin::new(&mut timer).poll(&mut Context::from_waker(waker)).is_pending() {
+            return timer;
+        }
+        soon *= 4;
+    }
+}
+
 #[test]
 fn a_panic_in_a_poll_ends_the_task_and_nothing_else() {
     survives(|handle, shard| {
@@ -256,8 +268,7 @@ fn a_panic_on_the_blocking_pool_is_its_callers() {
 fn a_panic_in_the_waker_of_a_timer_is_contained() {
     survives(|handle, shard| {
         on(handle, shard, || {
-            let mut timer = sleep(Duration::from_millis(1));
-            poll_with(&mut timer, &explodes_when_woken());
+            let timer = armed(&explodes_when_woken(), sleep);
             // It must not be dropped before it fires.
             drop(corelane::spawn_local(async move {
                 pending::<()>().await;
@@ -272,7 +283,7 @@ fn timers_due_with_one_whose_waker_panics_fire_all_the_same() {
     within_reason(|| {
         let runtime = shards(1);
         let fired = runtime.handle().submit_to(FIRST, || async {
-            let due = corelane::time::Instant::now() + Duration::from_millis(3);
+            let due = corelane::time::Instant::now() + Duration::from_millis(200);
             let mut counts = Vec::new();
             let mut timers = Vec::new();
             for number in 0..20 {
@@ -286,7 +297,7 @@ fn timers_due_with_one_whose_waker_panics_fire_all_the_same() {
                 }
                 timers.push(timer);
             }
-            sleep(Duration::from_millis(10)).await;
+            corelane::time::sleep_until(due + Duration::from_millis(10)).await;
             counts.iter().filter(|count| count.get() == 1).count()
         });
         assert_eq!(wait(fired).expect("the shard lives"), 16);
@@ -404,9 +415,7 @@ fn a_panic_in_the_waker_of_a_socket_is_contained() {
 #[test]
 fn a_panic_in_the_waker_of_a_timer_that_waits_elsewhere_is_contained() {
     survives(|handle, shard| {
-        let mut timer: Sleep = on(handle, shard, || sleep(Duration::from_millis(2)));
-        poll_with(&mut timer, &explodes_when_woken());
-        timer
+        armed(&explodes_when_woken(), |soon| on(handle, shard, move || sleep(soon)))
     });
 }
 
@@ -565,8 +574,7 @@ fn a_panic_in_a_waker_of_block_on_is_contained() {
     corelane::block_on(async {
         let mut task = corelane::spawn_local(corelane::yield_now());
         poll_with(&mut task, &explodes_when_woken());
-        let mut timer = sleep(Duration::from_millis(1));
-        poll_with(&mut timer, &explodes_when_woken());
+        let timer = armed(&explodes_when_woken(), sleep);
         sleep(Duration::from_millis(3)).await;
         assert!(task.is_finished());
         // Polled with another waker, both are still as good as any.

@@ -161,10 +161,10 @@ fn a_shorter_timer_added_by_a_host_moves_its_next_deadline() {
     let long = shard.enter(|| corelane::spawn_local(sleep(Duration::from_secs(3600))));
     shard.turn(Duration::ZERO);
     let first = shard.next_deadline().expect("a timer is armed");
-    let short = shard.enter(|| corelane::spawn_local(sleep(Duration::from_millis(20))));
+    let short = shard.enter(|| corelane::spawn_local(sleep(Duration::from_millis(300))));
     shard.turn(Duration::ZERO);
     let second = shard.next_deadline().expect("a timer is armed");
-    assert!(second < first && second <= Instant::now() + Duration::from_millis(22));
+    assert!(second < first && second <= Instant::now() + Duration::from_millis(302));
     eventually("it fires", || {
         shard.turn(Duration::from_millis(1));
         short.is_finished()
@@ -207,9 +207,9 @@ fn a_timer_follows_whoever_polls_it() {
             assert!(poll_once(&mut timer).is_pending());
             timer
         });
-        assert!(poll_once(&mut timer).is_pending());
-        drop(runtime);
         let deadline = timer.deadline();
+        assert!(poll_once(&mut timer).is_pending() || Instant::now() >= deadline);
+        drop(runtime);
         corelane::block_on(&mut timer);
         assert!(Instant::now() >= deadline, "its shard is gone, but not the timer");
     });
@@ -307,16 +307,16 @@ fn a_timer_can_be_set_anew_in_both_directions() {
             (&mut timer).await;
             assert!(Instant::now() >= soon);
             // Again, after it has fired.
-            let soon = Instant::now() + Duration::from_millis(5);
+            let soon = Instant::now() + Duration::from_millis(50);
             Pin::new(&mut timer).reset(soon);
             assert!(!timer.is_elapsed());
             (&mut timer).await;
             assert!(Instant::now() >= soon);
             // Later, while it is armed; the waker that waits stays the same.
-            let mut timer = sleep(Duration::from_millis(2));
+            let mut timer = sleep(Duration::from_millis(150));
             let (woken, waker) = WakeCount::new();
             assert!(Pin::new(&mut timer).poll(&mut Context::from_waker(&waker)).is_pending());
-            let later = Instant::now() + Duration::from_millis(30);
+            let later = Instant::now() + Duration::from_millis(300);
             Pin::new(&mut timer).reset(later);
             while woken.get() == 0 {
                 sleep(Duration::from_millis(1)).await;
