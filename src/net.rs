@@ -27,7 +27,7 @@ mod halves;
 mod lookup;
 mod options;
 mod readiness;
-mod stream_io;
+pub(crate) mod stream_io;
 pub mod tcp;
 #[cfg(feature = "tokio")]
 mod tokio_traits;

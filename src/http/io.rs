@@ -8,9 +8,10 @@
 #![allow(unsafe_code)]
 
 use crate::limits::GATHER_COPY_MAX;
+use crate::net::stream_io::poll_receive;
 use crate::net::{TcpStream, UnixStream};
 use crate::reactor::slots::Direction;
-use crate::reactor::source::{Socket, Source};
+use crate::reactor::source::Source;
 use crate::shard::context::poll_number;
 use crate::sys::socket;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -61,11 +62,12 @@ impl Transport for TcpStream {}
 impl Transport for UnixStream {}
 
 mod sealed {
-    use super::{Socket, Source};
+    use super::Source;
+    use crate::net::stream_io::StreamSocket;
 
     pub trait Sealed {
         #[allow(private_bounds)]
-        type Socket: Socket;
+        type Socket: StreamSocket;
         #[allow(private_interfaces)]
         fn source(&self) -> &Source<Self::Socket>;
     }
@@ -118,11 +120,8 @@ impl<S: Transport> Read for Io<S> {
         // SAFETY: `recv_uninit` only ever writes to the bytes, and says how many it wrote.
         let unfilled = unsafe { buffer.as_mut() };
         let wanted = unfilled.len();
-        let read =
-            self.stream.source().poll_stream_io(context, Direction::Read, wanted, |stream| {
-                socket::recv_uninit(stream, unfilled)
-            });
-        let count = ready!(read)?;
+        let receive = |stream: &S::Socket| socket::recv_uninit(stream, unfilled);
+        let count = ready!(poll_receive(self.stream.source(), context, wanted, receive))?;
         // SAFETY: the kernel has written this many bytes to the front of the unfilled part.
         unsafe { buffer.advance(count) };
         Poll::Ready(Ok(()))

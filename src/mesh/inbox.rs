@@ -3,7 +3,7 @@
 //! Three ways in, each bounded by something that can be named:
 //!
 //! - *wakes*: a stack of tasks, each at most once, so no longer than the tasks that live;
-//! - *notices*: from objects that exist (sockets, timers, join handles), a bounded number from each;
+//! - *notices*: from sockets, timers and join handles, a few from each, see [`super::message`];
 //! - *calls*: a queue of fixed capacity. Full is an answer, not a wait: the closure comes back to its sender.
 //!
 //! A sender that wants to wait for room leaves a waker. The home empties its inbox in every turn whatever its tasks
@@ -132,12 +132,19 @@ impl Inbox {
 
     /// Registers a waker for the next time that there is room, or that the inbox closes. Try again after this.
     pub(crate) fn wait_for_room(&self, waker: &Waker) {
+        // Outside the lock: a clone, or a drop, can run anybody's code.
+        let new = waker.clone();
         let mut wakers = lock(&self.room.wakers);
-        if !wakers.iter().any(|known| known.will_wake(waker)) {
-            wakers.push(waker.clone());
-        }
+        let known = wakers.iter().any(|known| known.will_wake(waker));
+        let spare = if known {
+            Some(new)
+        } else {
+            wakers.push(new);
+            None
+        };
         self.room.anybody.store(true, Ordering::Relaxed);
         drop(wakers);
+        drop(spare);
         // Partner: the fence in `made_room`. Either the sender's next try finds the room, or the home finds the waker.
         fence(Ordering::SeqCst);
         if self.is_closed() {
@@ -214,7 +221,9 @@ impl Inbox {
 fn refuse(notice: Notice) {
     match notice {
         Notice::Arm { alarm, .. } => alarm.ring(),
-        Notice::Watch { waker, .. } => wake_counted(waker),
+        Notice::Watch { watchers, .. } => {
+            watchers.take().into_iter().for_each(|(_, waker)| wake_counted(waker));
+        }
         other => drop(drop_caught(other)),
     }
 }

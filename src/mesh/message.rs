@@ -1,7 +1,8 @@
 //! What one thread can tell a shard, other than "poll this task" and "run this call".
 //!
-//! A closed list. Each notice stands for an object that already exists and sends a bounded number of them (a socket's
-//! slot, a timer, a join handle), which is why notices need no bound of their own and are never refused.
+//! A closed list. Notices are never refused. What bounds them are the objects that send them, each of which sends a few:
+//! a socket one for each shard it leaves and one for all who watch it, a join handle one, and a thread that is no shard
+//! two for each timer that it waits for and gives up.
 
 use crate::reactor::slots::{Direction, SlotKey};
 use crate::sync::{Arc, Mutex, lock};
@@ -18,8 +19,8 @@ pub(crate) enum Notice {
     MovedAway(SlotKey),
     /// A socket was dropped elsewhere: forget its slot.
     Dropped(SlotKey),
-    /// A thread that is no shard waits for a socket registered here.
-    Watch { slot: SlotKey, direction: Direction, waker: Waker },
+    /// Threads that are no shard wait for a socket registered here.
+    Watch { slot: SlotKey, watchers: Arc<Watchers> },
     /// A thread that is no shard waits for a point in time.
     Arm { deadline: Instant, alarm: Arc<Alarm> },
     /// A timer armed here was dropped elsewhere.
@@ -28,6 +29,33 @@ pub(crate) enum Notice {
     CancelAlarm(Arc<Alarm>),
     /// Stop when no task is left, and at this time in any case.
     Shutdown { deadline: Instant },
+}
+
+/// Who waits for a socket on threads that are no shard, until its home has heard of them. One notice brings all.
+#[derive(Default)]
+pub(crate) struct Watchers {
+    waiting: Mutex<Vec<(Direction, Waker)>>,
+}
+
+impl Watchers {
+    /// True: the home must be told. Otherwise a notice is on its way.
+    #[must_use]
+    pub(crate) fn join(&self, direction: Direction, waker: Waker) -> bool {
+        let mut waiting = lock(&self.waiting);
+        let known = waiting.iter().any(|(way, known)| *way == direction && known.will_wake(&waker));
+        if known {
+            drop(waiting);
+            drop(waker);
+            return false;
+        }
+        waiting.push((direction, waker));
+        waiting.len() == 1
+    }
+
+    /// Everybody, for the home.
+    pub(crate) fn take(&self) -> Vec<(Direction, Waker)> {
+        std::mem::take(&mut *lock(&self.waiting))
+    }
 }
 
 /// A timer of a thread that is no shard: armed, fired and freed by the shard that was asked.

@@ -12,7 +12,7 @@ use std::os::unix::net as unix;
 use std::task::{Context, Poll};
 
 /// A connected stream socket of the standard library.
-pub(super) trait StreamSocket: Socket {
+pub(crate) trait StreamSocket: Socket {
     /// Whether a read that fills only a part of its buffer has emptied the socket, so that the next one need not be
     /// tried before the next event.
     const SHORT_READ_EMPTIES: bool;
@@ -44,7 +44,9 @@ stream_socket!(net::TcpStream, true);
 // A read stops behind a message that carried descriptors, although more may have arrived.
 stream_socket!(unix::UnixStream, false);
 
-fn poll_receive<S: StreamSocket>(
+/// One read, of which `wanted` bytes can be had at most.
+#[inline(always)]
+pub(crate) fn poll_receive<S: StreamSocket>(
     source: &Source<S>,
     cx: &mut Context<'_>,
     wanted: usize,

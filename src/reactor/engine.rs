@@ -3,7 +3,8 @@
 use super::gather::GatherBuffer;
 use super::guess::Guess;
 use super::poll::{self, Event};
-use super::slots::{Direction, Readiness, SlotKey, Slots, WaiterId};
+use super::slots::{Direction, Readiness, Slot, SlotKey, Slots, WaiterId};
+use crate::mesh::message::Watchers;
 use crate::sync::Arc;
 use crate::task::waker::{is_task, wake_counted};
 use mio::unix::SourceFd;
@@ -120,8 +121,7 @@ impl Reactor {
         let key = inserted
             .map_err(|_| io::Error::other("a shard can register about a million sockets"))?;
         let token = mio::Token(key.to_bits() as usize);
-        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE | mio::Interest::PRIORITY;
-        if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token, interest) {
+        if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token, interest()) {
             let slot = self.slots.borrow_mut().remove(key);
             drop(slot);
             return Err(error);
@@ -140,10 +140,26 @@ impl Reactor {
         if slot.readiness.intersects(Readiness::of(direction)) {
             return Gate::Try;
         }
-        let old = slot.waiters(direction).set_polling(waker);
+        let known = slot.waiters(direction).wait_again(waker);
+        drop(slots);
+        if known || self.remember(key, direction, waker) { Gate::Wait } else { Gate::Stale }
+    }
+
+    /// Registers a task that has not polled last time. False: the slot is gone.
+    #[cold]
+    pub(super) fn remember(&self, key: SlotKey, direction: Direction, waker: &Waker) -> bool {
+        let new = waker.clone();
+        let mut slots = self.slots.borrow_mut();
+        let Some(slot) = slots.get_mut(key) else { return false };
+        let old = slot.waiters(direction).set_polling(new);
+        let ready = slot.readiness.intersects(Readiness::of(direction));
         drop(slots);
         drop(old);
-        Gate::Wait
+        if ready {
+            // The clone has turned the shard.
+            waker.wake_by_ref();
+        }
+        true
     }
 
     /// One system call, if the socket may be ready for it; if not, the task of `waker` is woken when it is. `drained`
@@ -168,33 +184,34 @@ impl Reactor {
         if slot.readiness.intersects(Readiness::of(direction)) {
             match retried(call) {
                 Ok(result) => {
-                    if drained(&result) {
+                    // A read stops where urgent data is, though more may be behind it.
+                    let stopped = direction == Direction::Read
+                        && slot.readiness.intersects(Readiness::PRIORITY);
+                    if drained(&result) && !stopped {
                         // What the peer has closed stays ready.
                         slot.readiness = slot.readiness.without(Readiness::transient(direction));
                     }
                     return Attempt::Polled(Poll::Ready(Ok(result)));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // Nothing is left, not even what seemed to be closed.
-                    slot.readiness = slot.readiness.without(Readiness::of(direction));
+                    slot.readiness = slot.readiness.without(Readiness::over(direction));
                 }
                 Err(error) => return Attempt::Polled(Poll::Ready(Err(error))),
             }
         }
-        let old = slot.waiters(direction).set_polling(waker);
+        let known = slot.waiters(direction).wait_again(waker);
         drop(slots);
-        drop(old);
-        Attempt::Polled(Poll::Pending)
+        if known || self.remember(key, direction, waker) {
+            Attempt::Polled(Poll::Pending)
+        } else {
+            Attempt::NotHere
+        }
     }
 
-    /// After "would block" nothing is left of readiness, not even what seemed to be closed.
+    /// The kernel has said "would block".
     pub(crate) fn clear_all(&self, key: SlotKey, direction: Direction) {
         if let Some(slot) = self.slots.borrow_mut().get_mut(key) {
-            let urgent = match direction {
-                Direction::Read => Readiness::PRIORITY,
-                Direction::Write => Readiness::NONE,
-            };
-            slot.readiness = slot.readiness.without(Readiness::of(direction).with(urgent));
+            slot.readiness = slot.readiness.without(Readiness::over(direction));
         }
     }
 
@@ -211,6 +228,7 @@ impl Reactor {
         id: Option<WaiterId>,
         waker: &Waker,
     ) -> Option<WaiterId> {
+        let waker = waker.clone();
         let mut slots = self.slots.borrow_mut();
         let (id, old) = slots.get_mut(key)?.waiters(direction).wait(id, waker);
         drop(slots);
@@ -250,6 +268,7 @@ impl Reactor {
             // It fails only if the fd is not registered, which is what was wanted.
             let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
             slot.socket.descriptor.set_unsent(false);
+            wake_all(slot);
         }
     }
 
@@ -269,24 +288,27 @@ impl Reactor {
         drop(slot);
     }
 
-    /// A thread that is no shard waits. It has no view of the cached readiness, so the kernel is asked anew: changing
-    /// an edge-triggered registration reports what is ready now.
-    pub(crate) fn watch(&self, key: SlotKey, direction: Direction, waker: Waker) {
+    /// Threads that are no shard wait. They have no view of the cached readiness, so the kernel is asked anew: changing an
+    /// edge-triggered registration reports what is ready now.
+    pub(crate) fn watch(&self, key: SlotKey, watchers: &Watchers) {
+        let waiting = watchers.take();
+        let mut refused = Vec::new();
         let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.get_mut(key) else {
             drop(slots);
-            wake_counted(waker);
-            return;
+            return waiting.into_iter().for_each(|(_, waker)| wake_counted(waker));
         };
-        slot.readiness = slot.readiness.without(Readiness::of(direction));
-        slot.waiters(direction).wait_once(&waker);
+        for (direction, waker) in waiting {
+            slot.readiness = slot.readiness.without(Readiness::of(direction));
+            refused.extend(slot.waiters(direction).wait_once(waker));
+        }
         let fd = slot.socket.fd;
         let token = mio::Token(key.to_bits() as usize);
-        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE | mio::Interest::PRIORITY;
-        let armed = self.poll.registry().reregister(&mut SourceFd(&fd), token, interest);
+        let armed = self.poll.registry().reregister(&mut SourceFd(&fd), token, interest());
         drop(slots);
+        drop(refused);
         if armed.is_err() {
-            wake_counted(waker);
+            self.wake_waiters(key, true);
         }
     }
 
@@ -329,14 +351,24 @@ impl Reactor {
     /// anew where they are polled.
     pub(crate) fn clear_slots(&self) {
         let all: Vec<_> = self.slots.borrow_mut().drain().collect();
-        for mut slot in all {
+        for slot in all {
             let fd = slot.socket.fd;
             let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
             slot.socket.descriptor.set_unsent(false);
-            while let Some(waker) = slot.take_waiter(true) {
-                wake_counted(waker);
-            }
+            wake_all(slot);
         }
+    }
+}
+
+/// Every socket is registered for everything, once.
+fn interest() -> mio::Interest {
+    mio::Interest::READABLE | mio::Interest::WRITABLE | mio::Interest::PRIORITY
+}
+
+/// Whoever waits in a slot that is gone comes back and registers anew.
+fn wake_all(mut slot: Slot<Registered>) {
+    while let Some(waker) = slot.take_waiter(true) {
+        wake_counted(waker);
     }
 }
 

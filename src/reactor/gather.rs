@@ -86,10 +86,8 @@ impl Reactor {
             slot.socket.out.extend_from_slice(bytes);
             return Gathered::Yes;
         }
-        let old = slot.write.set_polling(waker);
         drop(slots);
-        drop(old);
-        Gathered::Wait
+        if self.remember(key, Direction::Write, waker) { Gathered::Wait } else { Gathered::Stale }
     }
 
     /// Ready when the kernel has taken every byte but those gathered in this poll.
@@ -102,10 +100,12 @@ impl Reactor {
         if slot.socket.out.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let old = slot.write.set_polling(waker);
         drop(slots);
-        drop(old);
-        Poll::Pending
+        if self.remember(key, Direction::Write, waker) {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 
     /// Ready when the kernel has taken every byte.

@@ -80,6 +80,14 @@ impl Readiness {
         }
     }
 
+    /// What is over when an operation in this direction would block, even what seemed to be closed.
+    pub(crate) const fn over(direction: Direction) -> Readiness {
+        match direction {
+            Direction::Read => Readiness::of(direction).with(Readiness::PRIORITY),
+            Direction::Write => Readiness::of(direction),
+        }
+    }
+
     /// What makes an operation in this direction worth trying.
     pub(crate) const fn of(direction: Direction) -> Readiness {
         match direction {
@@ -111,16 +119,21 @@ pub(crate) struct Waiters {
 pub(crate) struct WaiterId(u64);
 
 impl Waiters {
-    /// Registers the task of a `poll_*` method. Returns the waker it takes the place of, to be dropped when the slots
-    /// are no longer borrowed: dropping a waker can drop what its task owned.
-    #[inline]
+    /// The task of a `poll_*` method waits. False: it is not the one that polled last, see `set_polling`.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn wait_again(&mut self, waker: &Waker) -> bool {
+        let known = self.polling.as_ref().is_some_and(|known| known.will_wake(waker));
+        self.waiting |= known;
+        known
+    }
+
+    /// Another task polls. Its waker was cloned before the slots were borrowed, and the one it takes the place of is to
+    /// be dropped when they no longer are: either can run anybody's code.
     #[must_use = "drop it outside the borrow"]
-    pub(crate) fn set_polling(&mut self, waker: &Waker) -> Option<Waker> {
+    pub(crate) fn set_polling(&mut self, waker: Waker) -> Option<Waker> {
         self.waiting = true;
-        match &self.polling {
-            Some(known) if known.will_wake(waker) => None,
-            _ => self.polling.replace(waker.clone()),
-        }
+        self.polling.replace(waker)
     }
 
     /// Wakes the polling task if `ours` says that its waker runs nobody's code, so that it may be woken during a borrow.
@@ -135,33 +148,26 @@ impl Waiters {
         }
     }
 
-    /// Registers a waiting future, or renews its waker. The second value is as for `set_polling`.
-    pub(crate) fn wait(
-        &mut self,
-        id: Option<WaiterId>,
-        waker: &Waker,
-    ) -> (WaiterId, Option<Waker>) {
+    /// Registers a waiting future, or renews its waker. Both wakers are as for `set_polling`.
+    pub(crate) fn wait(&mut self, id: Option<WaiterId>, waker: Waker) -> (WaiterId, Option<Waker>) {
         if let Some(WaiterId(id)) = id
             && let Some((_, known)) = self.queue.iter_mut().find(|(waiting, _)| *waiting == id)
         {
-            let old = if known.will_wake(waker) {
-                None
-            } else {
-                Some(std::mem::replace(known, waker.clone()))
-            };
-            return (WaiterId(id), old);
+            return (WaiterId(id), Some(std::mem::replace(known, waker)));
         }
         let id = self.next;
         self.next += 1;
-        self.queue.push_back((id, waker.clone()));
+        self.queue.push_back((id, waker));
         (WaiterId(id), None)
     }
 
-    /// Registers a task outside every shard, which asks anew with each poll: once is enough.
-    pub(crate) fn wait_once(&mut self, waker: &Waker) {
-        if !self.queue.iter().any(|(_, known)| known.will_wake(waker)) {
-            drop(self.wait(None, waker));
+    /// Registers a task outside every shard, which asks anew with each poll: once is enough. Wakers as above.
+    #[must_use = "drop it outside the borrow"]
+    pub(crate) fn wait_once(&mut self, waker: Waker) -> Option<Waker> {
+        if self.queue.iter().any(|(_, known)| known.will_wake(&waker)) {
+            return Some(waker);
         }
+        self.wait(None, waker).1
     }
 
     /// A waiting future is gone. The waker is as for `set_polling`.
@@ -339,12 +345,14 @@ mod tests {
         let mut slots = Slots::new();
         let key = slots.insert(()).expect("empty");
         let slot = slots.get_mut(key).expect("live");
-        let waker = Waker::noop();
-        drop(slot.read.set_polling(waker));
-        let (first, _) = slot.read.wait(None, waker);
-        drop(slot.read.wait(None, waker));
-        drop(slot.read.wait(Some(first), waker));
-        drop(slot.write.set_polling(waker));
+        let waker = || Waker::noop().clone();
+        assert!(!slot.read.wait_again(&waker()), "nobody has polled");
+        drop(slot.read.set_polling(waker()));
+        assert!(slot.read.wait_again(&waker()));
+        let (first, _) = slot.read.wait(None, waker());
+        drop(slot.read.wait(None, waker()));
+        drop(slot.read.wait(Some(first), waker()));
+        drop(slot.write.set_polling(waker()));
         slot.readiness = Readiness::READABLE;
         let woken = std::iter::from_fn(|| slot.take_waiter(false)).count();
         assert_eq!(woken, 3, "one polling task and two futures, not the writer");

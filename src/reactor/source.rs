@@ -15,7 +15,7 @@ use super::engine::{Attempt, Descriptor, Gate, retried};
 use super::interest::{Interest, Ready};
 use super::slots::{Direction, Readiness, SlotKey};
 use crate::mesh::inbox::Inbox;
-use crate::mesh::message::Notice;
+use crate::mesh::message::{Notice, Watchers};
 use crate::shard::Shard;
 use crate::shard::context::with_current;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, lock};
@@ -32,8 +32,16 @@ pub(crate) struct Source<S: Socket> {
     /// Uid and slot key where it was registered last. Without a uid: nowhere, and the bits say what it is assumed to be
     /// ready for when it is registered first.
     place: AtomicU64,
-    /// Every registration, at most one per shard. Locked to move, never for an operation at home.
-    homes: Mutex<Vec<Registration>>,
+    /// Locked to move, never for an operation at home.
+    homes: Mutex<Homes>,
+}
+
+#[derive(Default)]
+struct Homes {
+    /// Every registration, at most one per shard.
+    at: Vec<Registration>,
+    /// Who waits on threads that are no shard.
+    watchers: Option<Arc<Watchers>>,
 }
 
 /// What can be a source: any of the standard library's sockets.
@@ -97,7 +105,7 @@ impl<S: Socket> Source<S> {
         Source {
             shared: Arc::new(Shared { socket, unsent: AtomicBool::new(false) }),
             place: AtomicU64::new(nowhere(ready)),
-            homes: Mutex::new(Vec::new()),
+            homes: Mutex::default(),
         }
     }
 
@@ -371,7 +379,7 @@ impl<S: Socket> Source<S> {
             return Ok(false);
         }
         let moved = with_current(|shard| -> io::Result<()> {
-            let mut homes = lock(&self.homes);
+            let homes = &mut lock(&self.homes).at;
             let uid = shard.inbox().uid();
             if let Some(index) = homes.iter().position(|home| home.inbox.uid() == uid) {
                 if shard.reactor.readiness(homes[index].key).is_some() {
@@ -421,25 +429,29 @@ impl<S: Socket> Source<S> {
         }
     }
 
-    /// Asks the home to wake the task.
+    /// Asks the home to wake the task: the shard that it was registered with last, or one where it still is.
     fn watch(&self, context: &Context<'_>, direction: Direction) -> Poll<io::Result<()>> {
-        let homes = lock(&self.homes);
-        let Some(home) = homes.iter().find(|home| !home.inbox.is_closed()) else {
+        let waker = context.waker().clone();
+        let mut homes = lock(&self.homes);
+        let uid = self.place.load(Ordering::Relaxed) >> SlotKey::BITS;
+        let last = homes.at.iter().find(|home| u64::from(home.inbox.uid()) == uid);
+        let Some(home) = last.filter(|home| !home.inbox.is_closed()) else {
             return Poll::Ready(Err(io::Error::other(
                 "no Corelane shard watches this socket: poll it in a task of a Runtime or inside corelane::block_on first",
             )));
         };
-        home.inbox.notify(Notice::Watch {
-            slot: home.key,
-            direction,
-            waker: context.waker().clone(),
-        });
+        let (inbox, slot) = (home.inbox.clone(), home.key);
+        let watchers = homes.watchers.get_or_insert_default().clone();
+        drop(homes);
+        if watchers.join(direction, waker) {
+            inbox.notify(Notice::Watch { slot, watchers });
+        }
         Poll::Pending
     }
 
     /// Ends every registration. `open`: the fd lives on, so the kernel must be told.
     fn leave(&mut self, open: bool) {
-        let homes = std::mem::take(&mut *lock(&self.homes));
+        let homes = std::mem::take(&mut lock(&self.homes).at);
         self.place.store(0, Ordering::Relaxed);
         for home in homes {
             let here = with_current(|shard| {

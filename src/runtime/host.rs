@@ -63,7 +63,12 @@ impl HostedShard {
 
     /// Runs `f` as if on the shard: `spawn_local`, sockets and timers work in it.
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
-        context::enter(&self.shard, f)
+        context::enter(&self.shard, || {
+            self.shard.begin_poll();
+            let result = f();
+            self.shard.reactor.send_gathered();
+            result
+        })
     }
 
     /// One turn: polls what is ready, reads the inbox, fires timers, and waits for at most `timeout` if there is

@@ -47,15 +47,17 @@ impl Timers {
     /// Makes the timer wake `waker`. False: it has fired.
     #[inline]
     pub(crate) fn renew(&self, key: Key, waker: &Waker) -> bool {
-        let mut wheel = self.wheel.borrow_mut();
-        let Some(known) = wheel.get_mut(key) else { return false };
-        if known.will_wake(waker) {
-            return true;
+        match self.wheel.borrow_mut().get_mut(key) {
+            None => return false,
+            Some(known) if known.will_wake(waker) => return true,
+            Some(_) => {}
         }
-        let old = std::mem::replace(known, waker.clone());
+        // Outside the borrow: a clone, or a drop, can run anybody's code.
+        let new = waker.clone();
+        let mut wheel = self.wheel.borrow_mut();
+        let replaced = wheel.get_mut(key).map(|known| std::mem::replace(known, new));
         drop(wheel);
-        drop(old);
-        true
+        replaced.is_some()
     }
 
     /// Moves the timer. False: it has fired, or was never there.

@@ -110,7 +110,8 @@ impl Shard {
     fn read_inbox(&self) -> bool {
         let woken = self.home.take_foreign();
         let mut messages = 0;
-        while messages < self.limits.messages_per_turn
+        // Half of what a turn takes is for calls, however many notices there are.
+        while messages < self.limits.messages_per_turn.div_ceil(2)
             && let Some(notice) = self.inbox().take_notice()
         {
             messages += 1;
@@ -126,7 +127,6 @@ impl Shard {
         }
         if messages > before {
             self.inbox().made_room();
-            self.reactor.send_gathered();
         }
         add(&self.counters.inbox_messages, messages as u64);
         self.spin.heard(messages);
@@ -145,7 +145,7 @@ impl Shard {
             Notice::Run(run) => run(),
             Notice::MovedAway(slot) => self.reactor.release(slot, true),
             Notice::Dropped(slot) => self.reactor.release(slot, false),
-            Notice::Watch { slot, direction, waker } => self.reactor.watch(slot, direction, waker),
+            Notice::Watch { slot, watchers } => self.reactor.watch(slot, &watchers),
             Notice::Arm { deadline, alarm } => {
                 let key = self.timers.insert(deadline, Waker::from(alarm.clone()));
                 alarm.armed(key);
@@ -227,6 +227,8 @@ impl Shard {
         add(&self.counters.busy_nanos, busy.as_nanos() as u64);
         add(&self.counters.io_polls, 1);
         self.turns_since_io.set(0);
+        // Of code that is no task: calls, notices, wakers.
+        self.reactor.send_gathered();
         self.reactor.poll(timeout);
         let now = self.look_at_clock();
         self.busy_since.set(now);

@@ -19,6 +19,7 @@ use crate::mesh::inbox::Inbox;
 use crate::sync::{Arc, AtomicBool, AtomicPtr, Cell, Ordering, UnsafeCell, dealloc};
 use std::alloc::Layout;
 use std::any::Any;
+use std::cell::RefCell;
 use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -296,11 +297,12 @@ pub(super) unsafe fn free_orphan(header: NonNull<Header>) {
 /// # Safety
 /// Nobody else refers to the cell, the future is gone, and the caller is its home.
 #[inline]
-pub(super) unsafe fn free(header: NonNull<Header>, memory: &mut FreeList) {
-    // SAFETY: by contract; the block came from `FreeList::take` with this layout.
+pub(super) unsafe fn free(header: NonNull<Header>, memory: &RefCell<FreeList>) {
+    // SAFETY: by contract; the block came from `FreeList::take` with this layout. It is cleared before the memory is
+    // borrowed: an output that nobody has taken is dropped then, and may come back here.
     unsafe {
         let layout = clear(header);
-        memory.keep(header.cast(), layout);
+        memory.borrow_mut().keep(header.cast(), layout);
     }
 }
 
@@ -528,6 +530,10 @@ impl<F: Future + 'static> Allocation<F> {
             // SAFETY: as above; the clone was made before, the old waker is dropped after the exchange.
             let old = this.joiner.with_mut(|joiner| unsafe { ptr::replace(joiner, new) });
             drop(old);
+            if this.header.has(ENDED) {
+                // Within the clone or the drop, where nobody was there to be told.
+                waker.wake_by_ref();
+            }
         }
     }
 

@@ -317,11 +317,10 @@ impl Home {
         let references = task.references.get() + task.word.take_count();
         task.references.set(references);
         if references == 0 && task.is_idle_and_ended() && !task.word.is_queued() {
-            // SAFETY: no reference, no queue entry, and the future is gone. Nothing but an output or a waker that nobody
-            // has taken is dropped in it, and `detach` has done that while nothing was borrowed.
+            // SAFETY: no reference, no queue entry, and the future is gone.
             unsafe {
                 self.all.remove(header);
-                cell::free(header, &mut self.memory.borrow_mut());
+                cell::free(header, &self.memory);
             }
         }
     }

@@ -4,10 +4,13 @@ use super::harness::*;
 use corelane::time::{Duration, Instant, sleep};
 use corelane::{Handle, HostedShard, Limits};
 use futures::{AsyncReadExt, AsyncWriteExt};
+use hyper::rt::Write as _;
+use std::future::Future;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -350,5 +353,49 @@ fn two_hosted_shards_on_one_thread_take_turns() {
             second.turn(Duration::ZERO);
         }
         assert_eq!(first.enter(|| wait_ready(task)), 4950);
+    });
+}
+
+#[test]
+fn what_is_written_for_hyper_outside_a_task_is_sent() {
+    within_reason(|| {
+        let shard = hosted();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let mut peer = std::net::TcpStream::connect(address).expect("connected");
+        let (accepted, _) = listener.accept().expect("connected");
+        accepted.set_nonblocking(true).expect("set");
+        let io = shard.enter(|| {
+            corelane::spawn_local(async move {
+                let stream = corelane::net::TcpStream::from_std(accepted).expect("a socket");
+                // Registered, as a connection is that has waited for its first request.
+                stream.writable().await.expect("there is room");
+                corelane::http::Io::new(stream)
+            })
+        });
+        let mut io = {
+            let mut io = std::pin::pin!(io);
+            let mut result = None;
+            let mut context = Context::from_waker(Waker::noop());
+            drive(&shard, || {
+                if result.is_none()
+                    && let Poll::Ready(done) = shard.enter(|| io.as_mut().poll(&mut context))
+                {
+                    result = Some(done.expect("no panic"));
+                }
+                result.is_some()
+            });
+            result.expect("it is ready")
+        };
+        shard.enter(|| {
+            let mut context = Context::from_waker(Waker::noop());
+            for word in [&b"hello "[..], b"big ", b"world"] {
+                let written = std::pin::Pin::new(&mut io).poll_write(&mut context, word);
+                assert!(matches!(written, Poll::Ready(Ok(count)) if count == word.len()));
+            }
+        });
+        let mut read = [0; 15];
+        peer.read_exact(&mut read).expect("it was sent");
+        assert_eq!(&read, b"hello big world");
     });
 }

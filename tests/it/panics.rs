@@ -4,8 +4,10 @@ use super::harness::*;
 use super::process;
 use corelane::time::{Sleep, sleep};
 use corelane::{Handle, JoinHandle, Runtime, ShardId, Sharded};
+use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
@@ -634,5 +636,51 @@ fn a_shard_that_dies_answers_those_who_wait_for_it() {
             Ok(Err(error)) | Err(error) => assert!(error.is_closed(), "{error}"),
             Ok(Ok(())) => panic!("it cannot have ended"),
         }
+    });
+}
+
+/// An output that comes back into the runtime when it is dropped.
+struct Spawns(Rc<Cell<bool>>);
+
+impl Drop for Spawns {
+    fn drop(&mut self) {
+        drop(corelane::spawn_local(async {}));
+        self.0.set(true);
+    }
+}
+
+/// Takes its own join handle with it when it is dropped.
+struct WaitsForItself {
+    own: Rc<RefCell<Option<JoinHandle<Spawns>>>>,
+    spawned: Rc<Cell<bool>>,
+}
+
+impl Future for WaitsForItself {
+    type Output = Spawns;
+
+    fn poll(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Spawns> {
+        Poll::Ready(Spawns(self.spawned.clone()))
+    }
+}
+
+impl Drop for WaitsForItself {
+    fn drop(&mut self) {
+        let mut own = self.own.take().expect("spawned");
+        let polled = Pin::new(&mut own).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(Err(error)) if error.is_cancelled()));
+    }
+}
+
+#[test]
+fn an_output_that_nobody_could_take_may_spawn_when_it_is_dropped() {
+    within_reason(|| {
+        corelane::block_on(async {
+            let (own, spawned) = (Rc::default(), Rc::new(Cell::new(false)));
+            let task = WaitsForItself { own: Rc::clone(&own), spawned: spawned.clone() };
+            own.replace(Some(corelane::spawn_local(task)));
+            while !spawned.get() {
+                corelane::yield_now().await;
+            }
+        });
     });
 }

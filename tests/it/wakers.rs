@@ -1,14 +1,16 @@
 //! Wakers that outlive their task, their shard and their runtime, in every order.
 
 use super::harness::*;
+use corelane::net::UdpSocket;
 use corelane::{HostedShard, Limits};
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -397,4 +399,71 @@ proptest! {
         // A poll in the last turn may have left another waker.
         let _ = std::mem::take(&mut *wakers.borrow_mut());
     }
+}
+
+thread_local! {
+    /// What a [`reentrant`] waker does when it is cloned, once.
+    static AT_CLONE: Cell<Option<fn()>> = const { Cell::new(None) };
+}
+
+/// A waker that comes back into the runtime when it is cloned, and otherwise does nothing.
+#[allow(unsafe_code)]
+fn reentrant() -> Waker {
+    fn raw(data: *const ()) -> RawWaker {
+        RawWaker::new(data, &VTABLE)
+    }
+    fn clone(data: *const ()) -> RawWaker {
+        if let Some(deed) = AT_CLONE.take() {
+            deed();
+        }
+        raw(data)
+    }
+    static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| {}, |_| {}, |_| {});
+    // SAFETY: the functions look at no data and touch nothing of another thread's.
+    unsafe { Waker::from_raw(raw(std::ptr::null())) }
+}
+
+/// Polls a future twice with different wakers; cloning the second of them does it as well, to another such future.
+fn clones_while_polling<F: Future + 'static>(make: fn() -> F) {
+    fn poll<F: Future>(future: Pin<&mut F>, waker: &Waker) {
+        assert!(future.poll(&mut Context::from_waker(waker)).is_pending());
+    }
+    fn twice<F: Future>(make: fn() -> F, waker: &Waker) {
+        let mut future = pin!(make());
+        poll(future.as_mut(), Waker::noop());
+        poll(future.as_mut(), waker);
+    }
+    thread_local! { static INNER: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) } }
+    INNER.set(Some(Box::new(move || twice(make, Waker::noop()))));
+    AT_CLONE.set(Some(|| INNER.with_borrow(|inner| inner.as_ref().expect("set")())));
+    twice(make, &reentrant());
+    assert!(AT_CLONE.take().is_none(), "the waker was not cloned");
+}
+
+#[test]
+fn cloning_a_waker_may_come_back_into_the_runtime() {
+    within_reason(|| {
+        corelane::block_on(async {
+            clones_while_polling(|| corelane::time::sleep(Duration::from_secs(3600)));
+            clones_while_polling(|| async {
+                let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+                socket.readable().await
+            });
+            clones_while_polling(|| async {
+                let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+                poll_fn(|cx| socket.poll_recv_ready(cx)).await
+            });
+        });
+        // Room in a full inbox.
+        let mut limits = Limits::default();
+        limits.inbox_capacity = 1;
+        let runtime = HostedShard::new(limits).expect("a shard");
+        runtime.handle().post(FIRST, || ()).expect("it is empty");
+        thread_local! { static HANDLE: RefCell<Option<corelane::Handle>> = const { RefCell::new(None) } }
+        HANDLE.set(Some(runtime.handle()));
+        clones_while_polling(|| async {
+            let handle = HANDLE.with_borrow(|handle| handle.clone().expect("set"));
+            handle.submit_to(FIRST, || async {}).await
+        });
+    });
 }

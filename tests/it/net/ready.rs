@@ -4,6 +4,7 @@ use super::{fill, run, tcp_pair};
 use crate::harness::poll_now;
 use bytes::{BufMut, BytesMut};
 use corelane::net::{Interest, UdpSocket, UnixDatagram, UnixStream};
+use futures::io::AsyncReadExt;
 use socket2::SockRef;
 use std::future::poll_fn;
 use std::io::ErrorKind;
@@ -138,5 +139,22 @@ fn what_was_assumed_of_a_socket_is_taken_back() {
         let (a, _b) = UnixStream::pair().expect("a pair");
         fill(|bytes| a.try_write(bytes)).await;
         assert!(poll_now(a.writable()).await.is_pending());
+    });
+}
+
+#[test]
+fn a_read_that_ends_at_urgent_data_does_not_lose_what_follows() {
+    run(|| async {
+        let (client, mut server) = tcp_pair().await;
+        let mut buf = [0; 64];
+        assert!(poll_now(server.read(&mut buf)).await.is_pending());
+        client.try_write(b"abc").expect("there is room");
+        SockRef::from(&client).send_out_of_band(b"!").expect("sent");
+        client.try_write(b"defg").expect("there is room");
+        // All of it is there, on loopback. The kernel stops a read where the urgent byte is, which it leaves out.
+        assert!(server.ready(Interest::PRIORITY).await.expect("it comes").is_priority());
+        assert_eq!(server.read(&mut buf).await.expect("read"), 3);
+        assert_eq!(server.read(&mut buf).await.expect("read"), 4);
+        assert!(poll_now(server.read(&mut buf)).await.is_pending());
     });
 }

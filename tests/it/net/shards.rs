@@ -7,7 +7,10 @@ use futures::io::{AsyncReadExt, AsyncWriteExt};
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
 
 const FIRST: ShardId = ShardId::new(0);
 const SECOND: ShardId = ShardId::new(1);
@@ -300,5 +303,55 @@ fn a_socket_outlives_the_runtime_it_was_registered_with() {
             drop(a);
             assert_eq!(b.read(&mut [0]).await.expect("the end"), 0);
         });
+    });
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_thread_that_waits_for_a_socket_two_shards_have_had_is_not_woken_for_nothing() {
+    within_reason(|| {
+        let Some(runtime) = two_shards() else {
+            return eprintln!("SKIPPED: there are not two CPUs for two shards");
+        };
+        let handle = runtime.handle();
+        // One that has waited for something here, so that it is registered, and does so no longer.
+        async fn known_here(socket: TcpStream) -> TcpStream {
+            let _ = socket.try_read(&mut [0]);
+            assert!(futures::poll!(pin!(socket.readable())).is_pending());
+            socket
+        }
+        let make = || async {
+            let (a, b) = tcp_pair().await;
+            (a, known_here(b).await)
+        };
+        let (mut a, b) = runtime.block_on(handle.submit_to(FIRST, make)).expect("no panic");
+        let move_on = move || known_here(b);
+        let mut b = runtime.block_on(handle.submit_to(SECOND, move_on)).expect("no panic");
+
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let mut buf = [0; 8];
+        {
+            let mut reading = pin!(b.read(&mut buf));
+            for _ in 0..5 {
+                let polled = reading.as_mut().poll(&mut Context::from_waker(&waker));
+                assert!(polled.is_pending());
+                // When both have answered they have read what was sent to them before.
+                let both = async { handle.broadcast(|_| async {}).await };
+                assert!(runtime.block_on(both).iter().all(Result::is_ok));
+            }
+            assert_eq!(count.0.load(Ordering::SeqCst), 0, "nothing has come");
+        }
+        futures::executor::block_on(a.write_all(b"x")).expect("there is room");
+        assert_eq!(futures::executor::block_on(b.read(&mut buf)).expect("read"), 1);
     });
 }

@@ -183,6 +183,16 @@ fn descriptor_message(fd: i32) -> Vec<u8> {
     message
 }
 
+/// Sends "head" with a descriptor beside it, behind which the kernel stops a read, and then more.
+#[cfg(target_pointer_width = "64")]
+async fn send_past_a_descriptor(a: &mut UnixStream) {
+    let control = descriptor_message(a.as_raw_fd());
+    let head = [IoSlice::new(b"head")];
+    let message = socket2::MsgHdr::new().with_buffers(&head).with_control(&control);
+    socket2::SockRef::from(&*a).sendmsg(&message, 0).expect("sent");
+    a.write_all(b"and the rest").await.expect("written");
+}
+
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn a_read_that_ends_at_a_passed_descriptor_does_not_lose_what_follows() {
@@ -193,15 +203,23 @@ fn a_read_that_ends_at_a_passed_descriptor_does_not_lose_what_follows() {
         a.write_all(b"x").await.expect("written");
         assert_eq!(b.read(&mut buf).await.expect("read"), 1);
         assert!(futures::poll!(pin!(b.read(&mut buf))).is_pending());
-
-        let control = descriptor_message(a.as_raw_fd());
-        let head = [IoSlice::new(b"head")];
-        let message = socket2::MsgHdr::new().with_buffers(&head).with_control(&control);
-        socket2::SockRef::from(&a).sendmsg(&message, 0).expect("sent");
-        a.write_all(b"and the rest").await.expect("written");
-        // The kernel stops a read behind the message with the descriptor.
+        send_past_a_descriptor(&mut a).await;
         assert_eq!(b.read(&mut buf).await.expect("read"), 4);
         assert_eq!(b.read(&mut buf).await.expect("read"), 12);
+
+        // The same where hyper reads.
+        let mut b = corelane::http::Io::new(b);
+        let mut read = async || {
+            let mut buf = hyper::rt::ReadBuf::new(&mut buf);
+            poll_fn(|cx| hyper::rt::Read::poll_read(pin!(&mut b), cx, buf.unfilled()))
+                .await
+                .expect("read");
+            buf.filled().len()
+        };
+        assert!(futures::poll!(pin!(read())).is_pending());
+        send_past_a_descriptor(&mut a).await;
+        assert_eq!(read().await, 4);
+        assert_eq!(read().await, 12);
     });
 }
 

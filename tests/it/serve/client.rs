@@ -158,9 +158,12 @@ impl Client {
 
     fn read_more(&mut self) -> io::Result<()> {
         let mut buffer = [0; 64 * 1024];
-        match self.stream.read(&mut buffer)? {
-            0 => Err(ErrorKind::UnexpectedEof.into()),
-            count => {
+        match self.stream.read(&mut buffer) {
+            // Other tests of this process are stopped, continued and sent signals.
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.read_more(),
+            Err(error) => Err(error),
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
                 self.received.extend_from_slice(&buffer[..count]);
                 Ok(())
             }
