@@ -147,12 +147,15 @@ impl Program {
         self.child.try_wait().expect("a child")
     }
 
+    /// Waits for its end, and for the last lines that it has written.
     #[track_caller]
     pub(super) fn wait(&mut self) -> ExitStatus {
         let said = self.err.clone();
         let began = Instant::now();
         loop {
             if let Some(status) = self.status() {
+                self.out.all();
+                self.err.all();
                 return status;
             }
             assert!(began.elapsed() < NEVER, "it does not end; it has said {:?}", said.so_far());
