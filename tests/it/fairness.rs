@@ -285,15 +285,20 @@ fn a_flood_of_messages_leaves_a_shard_time_for_its_sockets() {
         let address = wait(handle.submit_to(SECOND, listen)).expect("no panic");
         let mut client = StdTcpStream::connect(address).expect("it listens");
         client.set_nodelay(true).expect("set");
+        client.set_read_timeout(Some(HANGS_AFTER / 4)).expect("set");
         let alone = round_trips(&mut client, ROUND_TRIPS);
 
-        // As many messages as the other core can send, until the client has done the same again.
+        // More messages than the shard can take, for as long as it takes the client to do it again.
+        let message = || {
+            add_local_count(1);
+            spin(Duration::from_micros(5));
+        };
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, flooding) = (stop.clone(), handle.clone());
         let flood = handle.spawn_on(FIRST, move || async move {
             let mut sent = 0u64;
             while !stopped.load(Ordering::Relaxed) {
-                match flooding.post(SECOND, || add_local_count(1)) {
+                match flooding.post(SECOND, message) {
                     Ok(()) => sent += 1,
                     Err(_) => flooding.room(SECOND).await,
                 }
