@@ -7,6 +7,7 @@ pub(crate) mod context;
 pub(crate) mod counters;
 pub(crate) mod fleet;
 pub(crate) mod spin;
+pub(crate) mod stop;
 pub(crate) mod timers;
 pub(crate) mod turn;
 
@@ -26,8 +27,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
-use std::task::Waker;
 use std::time::Instant;
+use stop::StopWaiters;
 use timers::Timers;
 
 /// See the module.
@@ -58,7 +59,7 @@ pub(crate) struct Shard {
     /// See `block_on`.
     root_woken: Cell<bool>,
     stop_at: Cell<Option<Instant>>,
-    stop_waiters: RefCell<Vec<Waker>>,
+    pub(crate) stop_waiters: StopWaiters,
     /// Values of `Sharded`, by its number.
     kept: RefCell<HashMap<u64, Rc<dyn Any>>>,
 }
@@ -109,7 +110,7 @@ impl Shard {
             turns_since_io: Cell::new(0),
             root_woken: Cell::new(false),
             stop_at: Cell::new(None),
-            stop_waiters: RefCell::new(Vec::new()),
+            stop_waiters: StopWaiters::new(),
             kept: RefCell::new(HashMap::new()),
             limits,
             fleet,
@@ -233,13 +234,5 @@ impl Shard {
     /// When the shard was asked to stop, the latest time at which it will.
     pub(crate) fn stopping(&self) -> Option<Instant> {
         self.stop_at.get()
-    }
-
-    /// Wakes `waker` when the shard is asked to stop.
-    pub(crate) fn wait_for_stop(&self, waker: &Waker) {
-        let mut waiters = self.stop_waiters.borrow_mut();
-        if !waiters.iter().any(|known| known.will_wake(waker)) {
-            waiters.push(waker.clone());
-        }
     }
 }

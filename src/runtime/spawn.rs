@@ -2,7 +2,10 @@
 
 use crate::blocking;
 use crate::id::TaskId;
+use crate::mesh::inbox::Inbox;
+use crate::mesh::message::Notice;
 use crate::shard::context::{outside, with_current};
+use crate::sync::Arc;
 use crate::task::join::JoinHandle;
 use std::future::{Future, poll_fn};
 use std::task::Poll;
@@ -115,12 +118,27 @@ pub fn try_id() -> Option<TaskId> {
 /// Outside a shard.
 ///
 /// # Cancel safety
-/// Safe.
+/// Safe: dropped, it leaves nothing behind.
 pub async fn shutdown_requested() {
+    let mut waiting: Option<Waiting> = None;
     poll_fn(|context| {
+        let elsewhere = with_current(|shard| {
+            waiting.take_if(|waiting| !Arc::ptr_eq(&waiting.home, shard.inbox()))
+        });
+        // Dropped where nothing is borrowed.
+        drop(elsewhere);
         let stopping = with_current(|shard| {
-            shard.wait_for_stop(context.waker());
-            shard.stopping().is_some()
+            if shard.stopping().is_some() {
+                return true;
+            }
+            match &waiting {
+                Some(waiting) => shard.stop_waiters.renew(waiting.place, context.waker()),
+                None => {
+                    let place = shard.stop_waiters.join(context.waker());
+                    waiting = Some(Waiting { home: shard.inbox().clone(), place });
+                }
+            }
+            false
         });
         match stopping {
             Some(true) => Poll::Ready(()),
@@ -129,4 +147,29 @@ pub async fn shutdown_requested() {
         }
     })
     .await;
+}
+
+/// A place among those who wait for the end of a shard, given back where it was taken.
+struct Waiting {
+    home: Arc<Inbox>,
+    place: u32,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let place = self.place;
+        let at_home = with_current(|shard| {
+            let at_home = Arc::ptr_eq(&self.home, shard.inbox());
+            if at_home {
+                shard.stop_waiters.leave(place);
+            }
+            at_home
+        });
+        if at_home != Some(true) {
+            let leave = move || {
+                with_current(|shard| shard.stop_waiters.leave(place));
+            };
+            self.home.notify(Notice::Run(Box::new(leave)));
+        }
+    }
 }

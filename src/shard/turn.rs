@@ -18,7 +18,6 @@ use crate::limits::{CLOCK_STRIDE, HANDOVERS_PER_POLL};
 use crate::mesh::message::Notice;
 use crate::task::cell::drop_caught;
 use crate::task::home::add;
-use crate::task::waker::wake_counted;
 use crate::time::clock;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -159,9 +158,7 @@ impl Shard {
             Notice::Shutdown { deadline } => {
                 let sooner = self.stop_at.get().map_or(deadline, |earlier| earlier.min(deadline));
                 self.stop_at.set(Some(sooner));
-                for waker in self.stop_waiters.take() {
-                    wake_counted(waker);
-                }
+                self.stop_waiters.wake_all();
             }
         }
     }
@@ -252,9 +249,9 @@ impl Shard {
     /// The end: every future, socket and timer of the shard is dropped here, and the inbox refuses from now on.
     pub(crate) fn close(self: &Rc<Self>) {
         context::enter(self, || {
-            for waker in self.stop_waiters.take() {
-                wake_counted(waker);
-            }
+            // Whoever asks from now on is told at once, and leaves no waker.
+            self.stop_at.set(self.stop_at.get().or(Some(self.now.get())));
+            self.stop_waiters.wake_all();
             self.fleet.add_cut(self.home.live());
             self.home.cancel_all();
             self.read_inbox();

@@ -19,6 +19,7 @@ mod memory;
 mod panics;
 mod runtime;
 mod sharing;
+mod stopping;
 mod tasks;
 mod threads;
 mod tidy;
