@@ -69,7 +69,12 @@ impl<T: 'static> Sharded<T> {
     /// Outside a shard of the runtime that the values were made on.
     #[track_caller]
     pub fn local(&self) -> Rc<T> {
-        match with_current(|shard| shard.kept::<T>(self.name.number)).flatten() {
+        // Another runtime counts its values from 0 too.
+        let fleet = self.name.handle.fleet();
+        let kept = with_current(|shard| {
+            Arc::ptr_eq(shard.fleet(), fleet).then(|| shard.kept(self.name.number)).flatten()
+        });
+        match kept.flatten() {
             Some(value) => value,
             None => outside("Sharded::local of this runtime"),
         }

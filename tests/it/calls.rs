@@ -777,9 +777,12 @@ fn a_sharded_value_is_not_to_be_had_outside_its_runtime() {
     let outside = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| values.local()));
     assert!(outside.is_err(), "this thread is no shard");
     let other = shards(1);
+    // A value of that runtime's own, made first there as this one was here.
+    let own = wait(Sharded::new(other.handle(), |_| 6)).expect("made");
     let theirs = values.clone();
     let call = other.handle().submit_to(FIRST, move || async move { *theirs.local() });
     assert!(wait(call).expect_err("another runtime").is_panic());
+    assert_eq!(wait(own.on(FIRST, |value| *value)).expect("its own"), 6);
 }
 
 #[test]
