@@ -46,6 +46,9 @@ impl<T: 'static> Sharded<T> {
     ///
     /// # Errors
     /// If a shard has shut down or `make` panicked there. The values that were made are dropped.
+    ///
+    /// # Cancel safety
+    /// Safe: dropped early, every shard drops the value that it has made, or makes none.
     pub async fn new<F>(handle: &Handle, make: F) -> Result<Sharded<T>, CallError>
     where
         F: FnOnce(ShardId) -> T + Clone + Send + 'static,
@@ -55,7 +58,11 @@ impl<T: 'static> Sharded<T> {
             name: Arc::new(Name { handle: handle.clone(), number }),
             _value: PhantomData,
         };
+        // Notices overtake calls: the word that the name is gone may be here before this.
+        let name = Arc::downgrade(&sharded.name);
         let made = handle.broadcast(move |shard| async move {
+            // Held until the value is kept, so that the word to forget it comes later.
+            let Some(_name) = name.upgrade() else { return };
             let value: Rc<T> = Rc::new(make(shard));
             with_current(|shard| shard.keep(number, value));
         });

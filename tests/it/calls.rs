@@ -771,6 +771,37 @@ fn sharded_values_die_with_their_runtime_and_on_their_shards() {
 }
 
 #[test]
+fn sharded_values_that_nobody_waits_for_are_dropped() {
+    struct Counted(Arc<AtomicUsize>);
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    within_reason(|| {
+        let runtime = shards(2);
+        let handle = runtime.handle();
+        let live = Arc::new(AtomicUsize::new(0));
+        for _ in 0..100 {
+            let count = live.clone();
+            let mut making = Box::pin(Sharded::new(handle, move |_| {
+                count.fetch_add(1, Ordering::SeqCst);
+                Counted(count)
+            }));
+            // The shard finds the call and the word that nobody wants it at once.
+            let gate = Gate::close(handle, FIRST);
+            assert!(poll_once(&mut making).is_pending());
+            drop(making);
+            gate.open();
+        }
+        eventually("none is left", || {
+            handle.shards().for_each(|shard| on(handle, shard, || ()));
+            live.load(Ordering::SeqCst) == 0
+        });
+    });
+}
+
+#[test]
 fn a_sharded_value_is_not_to_be_had_outside_its_runtime() {
     let runtime = shards(1);
     let values = wait(Sharded::new(runtime.handle(), |_| 5)).expect("made");
