@@ -9,6 +9,7 @@ use crate::shard::context;
 use crate::shard::fleet::{Fleet, Member};
 use crate::shard::{Seed, Shard};
 use crate::sync::Arc;
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,10 @@ use std::time::{Duration, Instant};
 /// come. It is shard 0 of a runtime of one, so its [`Handle`] reaches it from any thread.
 ///
 /// Not `Send`: it stays on the thread that made it. Dropping it drops its tasks.
+///
+/// After [`Handle::request_shutdown`] it goes on until its last task has ended or the deadline has come. The turn that
+/// finds it so closes it: tasks that are left are dropped, and whoever calls it from elsewhere is told that it has shut
+/// down. Then [`is_stopped`](HostedShard::is_stopped), and the host may drop it.
 ///
 /// # Examples
 /// ```
@@ -32,6 +37,7 @@ use std::time::{Duration, Instant};
 /// ```
 pub struct HostedShard {
     shard: Rc<Shard>,
+    stopped: Cell<bool>,
 }
 
 impl HostedShard {
@@ -53,7 +59,7 @@ impl HostedShard {
         let pool = crate::blocking::Pool::new(limits.blocking_threads);
         let fleet = Fleet::new(limits, vec![member], pool);
         let shard = Shard::new(Some(ShardId::new(0)), seed, fleet, published);
-        Ok(HostedShard { shard })
+        Ok(HostedShard { shard, stopped: Cell::new(false) })
     }
 
     /// Reaches this shard from any thread.
@@ -61,7 +67,8 @@ impl HostedShard {
         Handle::new(self.shard.fleet().clone())
     }
 
-    /// Runs `f` as if on the shard: `spawn_local`, sockets and timers work in it.
+    /// Runs `f` as if on the shard: `spawn_local`, sockets and timers work in it. On one that has stopped, what is
+    /// spawned is cancelled at once.
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         context::enter(&self.shard, || {
             self.shard.begin_poll();
@@ -73,21 +80,51 @@ impl HostedShard {
 
     /// One turn: polls what is ready, reads the inbox, fires timers, and waits for at most `timeout` if there is
     /// nothing to do. True: there is more to do now, so turn again before waiting for the fd.
+    ///
+    /// On a shard that has [stopped](HostedShard::is_stopped) there is never anything to do: it waits.
     pub fn turn(&self, timeout: Duration) -> bool {
+        if self.stopped.get() {
+            self.shard.reactor.poll(Some(timeout));
+            return false;
+        }
         self.shard.inbox().unparker().awake();
         context::enter(&self.shard, || self.shard.turn(Some(timeout)));
+        // Not below a turn of the same shard, which one of its tasks may have asked for.
+        if self.shard.is_stopped() && !self.is_current() {
+            self.close();
+            return false;
+        }
         self.shard.has_work()
     }
 
-    /// When to turn next even if the fd does not become readable. None: only the fd matters.
+    /// Whether it was asked to shut down and has done so. From then on no task runs, calls from elsewhere are refused,
+    /// and nothing wakes the host.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.get()
+    }
+
+    /// When to turn next even if the fd does not become readable: for a timer, or the deadline of a shutdown. None: only
+    /// the fd matters.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.shard.next_deadline()
+        if self.stopped.get() { None } else { self.shard.next_deadline() }
     }
 
     /// Before the host waits for the fd: says that the shard sleeps, so that other threads wake it through the fd.
     /// False: something has come in the meantime; turn instead of waiting. The next turn takes it back.
     pub fn prepare_to_wait(&self) -> bool {
-        self.shard.announce()
+        self.stopped.get() || self.shard.announce()
+    }
+
+    /// Whether this code runs on it.
+    fn is_current(&self) -> bool {
+        context::with_current(Shard::uid) == Some(self.shard.uid())
+    }
+
+    fn close(&self) {
+        if !self.stopped.replace(true) {
+            self.shard.close();
+            self.shard.fleet().pool().close();
+        }
     }
 }
 
@@ -100,8 +137,7 @@ impl AsRawFd for HostedShard {
 
 impl Drop for HostedShard {
     fn drop(&mut self) {
-        self.shard.close();
-        self.shard.fleet().pool().close();
+        self.close();
     }
 }
 

@@ -59,7 +59,8 @@ impl Shard {
         }
     }
 
-    fn is_stopped(&self) -> bool {
+    /// Whether it was asked to stop and has nothing left to do, or no time left.
+    pub(crate) fn is_stopped(&self) -> bool {
         match self.stop_at.get() {
             None => false,
             Some(deadline) => self.home.live() == 0 || self.now.get() >= deadline,

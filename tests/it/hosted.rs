@@ -329,6 +329,48 @@ fn a_hosted_shard_hears_of_a_shutdown_and_closes_when_it_is_dropped() {
 }
 
 #[test]
+fn a_hosted_shard_stops_when_its_last_task_has_ended() {
+    let shard = hosted();
+    let handle = shard.handle();
+    let task = shard.enter(|| corelane::spawn_local(corelane::yield_now()));
+    handle.request_shutdown(Duration::MAX);
+    while shard.turn(Duration::ZERO) {}
+    assert!(task.is_finished() && shard.is_stopped());
+    assert!(handle.post(FIRST, || ()).is_err(), "it takes no more");
+    // A host that has not noticed does not spin: a turn takes its time, and nothing is due.
+    assert_eq!(shard.next_deadline(), None);
+    assert!(shard.prepare_to_wait());
+    let began = Instant::now();
+    assert!(!shard.turn(Duration::from_millis(30)));
+    assert!(began.elapsed() >= Duration::from_millis(29), "{:?}", began.elapsed());
+    assert!(!wait_readable(shard.as_raw_fd(), Some(Duration::ZERO)));
+    let late = shard.enter(|| corelane::spawn_local(async {}));
+    assert!(!shard.turn(Duration::ZERO));
+    assert!(late.is_finished(), "it was cancelled");
+}
+
+#[test]
+fn a_hosted_shard_stops_at_the_deadline_of_its_shutdown() {
+    within_reason(|| {
+        const PATIENCE: Duration = Duration::from_millis(30);
+        let shard = hosted();
+        let (spy, dropped) = DropSpy::new();
+        let task = shard.enter(|| {
+            corelane::spawn_local(async move {
+                let _spy = spy;
+                std::future::pending::<()>().await;
+            })
+        });
+        let began = Instant::now();
+        shard.handle().request_shutdown(PATIENCE);
+        let waits = drive(&shard, || shard.is_stopped());
+        assert!(began.elapsed() >= PATIENCE, "{:?}", began.elapsed());
+        assert!(waits <= 20, "it was waited for, not spun for: {waits} waits");
+        assert!(task.is_finished() && dropped.is_dropped());
+    });
+}
+
+#[test]
 fn two_hosted_shards_on_one_thread_take_turns() {
     within_reason(|| {
         let (first, second) = (hosted(), hosted());
