@@ -55,12 +55,7 @@ impl Pool {
     /// A pool without threads yet. They will run with the CPU mask that the calling thread has now.
     pub(crate) fn new(threads_max: usize) -> Pool {
         let mask = AffinityMask::current().ok();
-        let inner = Inner {
-            state: Mutex::default(),
-            work: Condvar::new(),
-            threads_max: threads_max.max(1),
-            mask,
-        };
+        let inner = Inner { state: Mutex::default(), work: Condvar::new(), threads_max, mask };
         Pool(Arc::new(inner))
     }
 

@@ -6,6 +6,9 @@
 use std::time::Duration;
 
 /// Limits of one shard. The defaults are what the measurements in `docs/PERFORMANCE.md` were made with.
+///
+/// Each number must be at least 1; what more is asked stands at the field. [`Builder::start`](crate::Builder::start) and
+/// [`HostedShard::new`](crate::HostedShard::new) refuse others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -18,13 +21,15 @@ pub struct Limits {
     pub io_per_poll: u32,
     /// Messages from other shards handled in one turn.
     pub messages_per_turn: usize,
-    /// Messages that may wait in a shard's inbox; a sender beyond that is told so.
+    /// Messages that may wait in a shard's inbox; a sender beyond that is told so. At most 1,048,576: the memory for
+    /// them is taken at the start.
     pub inbox_capacity: usize,
     /// Timers fired in one turn, so that a process that was stopped does not wake into one long turn.
     pub timers_per_turn: usize,
-    /// Readiness events taken from the kernel at once.
+    /// Readiness events taken from the kernel at once. At most 1,048,576, for the same reason.
     pub events: usize,
     /// Longest look at the inbox before a shard parks, once other shards have talked to it. Zero switches it off.
+    /// At most a second: meanwhile it looks at neither sockets nor timers.
     pub busy_poll: Duration,
     /// Threads of the blocking pool, for the whole runtime.
     pub blocking_threads: usize,
@@ -45,6 +50,45 @@ impl Default for Limits {
             busy_poll: Duration::from_micros(50),
             blocking_threads: 256,
         }
+    }
+}
+
+/// What a buffer that is made whole at the start may hold.
+const RESERVED_MAX: usize = 1 << 20;
+
+/// See [`Limits::busy_poll`].
+const BUSY_POLL_MAX: Duration = Duration::from_secs(1);
+
+impl Limits {
+    /// Whether a shard can be made with these.
+    ///
+    /// # Errors
+    /// The first that is out of bounds: its name, its value, and what is allowed.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let any = usize::MAX;
+        let bounds = [
+            ("polls_per_turn", self.polls_per_turn as usize, any),
+            ("io_per_poll", self.io_per_poll as usize, any),
+            ("messages_per_turn", self.messages_per_turn, any),
+            ("inbox_capacity", self.inbox_capacity, RESERVED_MAX),
+            ("timers_per_turn", self.timers_per_turn, any),
+            ("events", self.events, RESERVED_MAX),
+            ("blocking_threads", self.blocking_threads, any),
+        ];
+        for (name, value, most) in bounds {
+            match value {
+                0 => return Err(format!("{name} is 0, and must be at least 1")),
+                _ if value > most => {
+                    return Err(format!("{name} is {value}, and must be at most {most}"));
+                }
+                _ => {}
+            }
+        }
+        if self.busy_poll > BUSY_POLL_MAX {
+            let (value, most) = (self.busy_poll, BUSY_POLL_MAX);
+            return Err(format!("busy_poll is {value:?}, and must be at most {most:?}"));
+        }
+        Ok(())
     }
 }
 

@@ -90,7 +90,8 @@ impl Builder {
         self
     }
 
-    /// What threads are called: the shard's number is added. Linux shows the first 15 bytes.
+    /// What threads are called: the shard's number is added. Linux shows the first 15 bytes. It must not contain a zero
+    /// byte.
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
         self.thread_name = name.into();
         self
@@ -112,11 +113,11 @@ impl Builder {
     /// Starts every shard, or none.
     ///
     /// # Errors
-    /// The CPUs cannot be had, or the operating system refuses a thread, a poll, or a pin that is
-    /// [required](Pin::Required). Nothing is left behind.
+    /// A setting is out of bounds, the CPUs cannot be had, or the operating system refuses a thread, a poll, or a pin that
+    /// is [required](Pin::Required). Nothing is left behind.
     pub fn start(self) -> Result<Runtime, Error> {
+        self.check()?;
         let Placement { cpus, warnings } = self.place()?;
-        self.check_limits()?;
         let limits = &self.limits;
         // The pool remembers the CPU mask of this thread, which is not pinned by us.
         let pool = Pool::new(limits.blocking_threads);
@@ -164,30 +165,13 @@ impl Builder {
             .map_err(|error| Error::new(ErrorKind::Placement, error.to_string()))
     }
 
-    fn check_limits(&self) -> Result<(), Error> {
-        let Limits {
-            polls_per_turn,
-            io_per_poll,
-            messages_per_turn,
-            inbox_capacity,
-            timers_per_turn,
-            events,
-            ..
-        } = self.limits;
-        let zero = [
-            ("polls_per_turn", polls_per_turn as usize),
-            ("io_per_poll", io_per_poll as usize),
-            ("messages_per_turn", messages_per_turn),
-            ("inbox_capacity", inbox_capacity),
-            ("timers_per_turn", timers_per_turn),
-            ("events", events),
-        ];
-        match zero.iter().find(|(_, value)| *value == 0) {
-            Some((name, _)) => {
-                Err(Error::new(ErrorKind::Config, format!("{name} is 0, and must be at least 1")))
-            }
-            None => Ok(()),
+    fn check(&self) -> Result<(), Error> {
+        let wrong = |text| Err(Error::new(ErrorKind::Config, text));
+        if self.thread_name.contains('\0') {
+            let name = &self.thread_name;
+            return wrong(format!("thread_name is {name:?}, and must not contain a zero byte"));
         }
+        self.limits.check().or_else(wrong)
     }
 }
 

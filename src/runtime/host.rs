@@ -42,13 +42,14 @@ pub struct HostedShard {
 
 impl HostedShard {
     /// # Errors
-    /// If the operating system gives no epoll instance or eventfd.
+    /// If a limit is out of bounds, or the operating system gives no epoll instance or eventfd.
     ///
     /// # Panics
     /// Inside another shard.
     #[track_caller]
     pub fn new(limits: Limits) -> Result<HostedShard, Error> {
         refuse_nested();
+        limits.check().map_err(|text| Error::new(ErrorKind::Config, text))?;
         let refused = |error| {
             Error::new(ErrorKind::Start, "no epoll instance or eventfd for a hosted shard")
                 .because(error)

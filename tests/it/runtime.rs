@@ -418,24 +418,55 @@ fn a_free_standing_block_on_has_no_shards_to_call() {
 }
 
 #[test]
-fn limits_of_zero_are_refused_by_name() {
+fn limits_out_of_bounds_are_refused_by_name_value_and_bound() {
     type Change = fn(&mut Limits);
-    let changes: [(&str, Change); 6] = [
-        ("polls_per_turn", |limits| limits.polls_per_turn = 0),
-        ("io_per_poll", |limits| limits.io_per_poll = 0),
-        ("messages_per_turn", |limits| limits.messages_per_turn = 0),
-        ("inbox_capacity", |limits| limits.inbox_capacity = 0),
-        ("timers_per_turn", |limits| limits.timers_per_turn = 0),
-        ("events", |limits| limits.events = 0),
+    let changes: [(&str, Change); 11] = [
+        ("polls_per_turn is 0, and must be at least 1", |limits| limits.polls_per_turn = 0),
+        ("io_per_poll is 0, and must be at least 1", |limits| limits.io_per_poll = 0),
+        ("messages_per_turn is 0, and must be at least 1", |limits| limits.messages_per_turn = 0),
+        ("inbox_capacity is 0, and must be at least 1", |limits| limits.inbox_capacity = 0),
+        ("timers_per_turn is 0, and must be at least 1", |limits| limits.timers_per_turn = 0),
+        ("events is 0, and must be at least 1", |limits| limits.events = 0),
+        ("blocking_threads is 0, and must be at least 1", |limits| limits.blocking_threads = 0),
+        ("inbox_capacity is 1048577, and must be at most 1048576", |limits| {
+            limits.inbox_capacity = (1 << 20) + 1;
+        }),
+        ("inbox_capacity is 18446744073709551615, and must be at most 1048576", |limits| {
+            limits.inbox_capacity = usize::MAX;
+        }),
+        ("events is 18446744073709551615, and must be at most 1048576", |limits| {
+            limits.events = usize::MAX;
+        }),
+        ("busy_poll is 2s, and must be at most 1s", |limits| {
+            limits.busy_poll = Duration::from_secs(2);
+        }),
     ];
-    for (name, change) in changes {
+    for (text, change) in changes {
         let started = Runtime::builder().cores(Cores::Count(1)).limits(limits(change)).start();
-        let error = started.expect_err("refused");
-        assert!(
-            error.is_config() && !error.is_start() && !error.is_placement() && !error.is_bind()
-        );
-        assert_eq!(error.to_string(), format!("{name} is 0, and must be at least 1"));
+        let hosted = HostedShard::new(limits(change));
+        for error in [started.expect_err("refused"), hosted.expect_err("refused")] {
+            assert!(
+                error.is_config() && !error.is_start() && !error.is_placement() && !error.is_bind()
+            );
+            assert_eq!(error.to_string(), text);
+        }
     }
+    let most = limits(|limits| {
+        (limits.inbox_capacity, limits.events) = (1 << 20, 1 << 20);
+        (limits.polls_per_turn, limits.io_per_poll) = (u32::MAX, u32::MAX);
+        (limits.messages_per_turn, limits.timers_per_turn) = (usize::MAX, usize::MAX);
+        (limits.turn_time, limits.busy_poll) = (Duration::MAX, Duration::from_secs(1));
+        limits.blocking_threads = usize::MAX;
+    });
+    assert_eq!(on(shards_with(1, most).handle(), FIRST, || 5), 5);
+}
+
+#[test]
+fn a_thread_name_that_the_system_cannot_have_is_refused() {
+    let started = Runtime::builder().cores(Cores::Count(1)).thread_name("a\0b").start();
+    let error = started.expect_err("refused");
+    assert!(error.is_config());
+    assert_eq!(error.to_string(), r#"thread_name is "a\0b", and must not contain a zero byte"#);
 }
 
 #[test]
