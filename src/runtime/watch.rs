@@ -46,7 +46,7 @@ pub(super) type Observer = Arc<dyn Fn(Trouble) + Send + Sync>;
 /// How often it is asked which CPUs are online.
 const CPU_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The watching thread; it ends when this is dropped.
+/// The watching thread; it ends when this is dropped, which waits for that, except on the thread itself.
 pub(super) struct Watch {
     stop: Arc<Stop>,
     thread: Option<thread::JoinHandle<()>>,
@@ -169,7 +169,10 @@ impl Drop for Watch {
     fn drop(&mut self) {
         *lock(&self.stop.stopped) = true;
         self.stop.changed.notify_all();
-        if let Some(thread) = self.thread.take() {
+        // An observer may end its runtime: its thread cannot wait for itself, and ends when the observer has returned.
+        let is_other =
+            |thread: &thread::JoinHandle<()>| thread.thread().id() != thread::current().id();
+        if let Some(thread) = self.thread.take().filter(is_other) {
             // An observer that panics ends the watching, which must not end the program.
             let _ = thread.join();
         }

@@ -562,6 +562,31 @@ fn an_observer_that_panics_harms_nobody() {
 }
 
 #[test]
+fn an_observer_may_shut_its_runtime_down() {
+    within_reason(|| {
+        let (give, given) = mpsc::channel::<Runtime>();
+        let given = Mutex::new(given);
+        let (tell, told) = mpsc::channel();
+        let observe = move |_| {
+            let runtime = given.lock().expect("no panic").recv().expect("the test gives it");
+            tell.send(None).expect("the test listens");
+            tell.send(Some(runtime.shutdown(Duration::MAX))).expect("the test listens");
+        };
+        let runtime =
+            Runtime::builder().cores(Cores::Count(1)).on_trouble(observe).start().expect("started");
+        let handle = runtime.handle().clone();
+        let gate = Gate::close(&handle, FIRST);
+        give.send(runtime).expect("the observer takes it");
+        assert_eq!(told.recv(), Ok(None));
+        gate.open();
+        let report = told.recv().expect("it does not panic").expect("a report");
+        assert_eq!((report.tasks_dropped, report.shards_panicked), (0, 0));
+        assert!(told.recv().is_err(), "its thread ends, and the observer with it");
+        assert!(handle.post(FIRST, || ()).is_err());
+    });
+}
+
+#[test]
 fn statistics_have_names_and_add_up() {
     within_reason(|| {
         let runtime = shards(1);
