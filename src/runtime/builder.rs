@@ -107,7 +107,8 @@ impl Builder {
         self
     }
 
-    /// How long a task may hold its shard before `on_trouble` is told. Default: 25 milliseconds.
+    /// How long a task may hold its shard before `on_trouble` is told. Default: 25 milliseconds. It has no influence on
+    /// CPUs that go offline: those are looked for every second.
     pub fn stall_threshold(mut self, threshold: Duration) -> Self {
         self.stall_threshold = threshold;
         self

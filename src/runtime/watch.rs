@@ -31,7 +31,8 @@ pub enum Trouble {
         /// For how long so far, at least.
         held: Duration,
     },
-    /// The shard's CPU was taken offline, so that its thread runs wherever the system puts it; reported once.
+    /// The shard's CPU was taken offline, so that its thread runs wherever the system puts it; reported once, about a
+    /// second later at most.
     CpuOffline {
         /// Which shard.
         shard: ShardId,
@@ -43,7 +44,7 @@ pub enum Trouble {
 /// Who is told.
 pub(super) type Observer = Arc<dyn Fn(Trouble) + Send + Sync>;
 
-/// How often it is asked which CPUs are online.
+/// How often it is asked which CPUs are online, whatever the threshold of a stall.
 const CPU_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The watching thread; it ends when this is dropped, which waits for that, except on the thread itself.
@@ -92,13 +93,12 @@ impl Watch {
         let mut seen: Vec<Seen> =
             shards.into_iter().map(|watched| Seen::new(watched, now)).collect();
         let mask = AffinityMask::current();
-        let interval = (threshold / 2).max(Duration::from_millis(1));
         let body = move || {
             if let Ok(mask) = mask {
                 let _ = mask.apply_to_current_thread();
             }
             let mut cpus_at = clock::now();
-            while !stopping.wait(interval) {
+            while !stopping.wait(until_look(threshold, cpus_at, clock::now())) {
                 let now = clock::now();
                 seen.iter_mut().for_each(|seen| seen.look(&fleet, threshold, now, &observer));
                 if now >= cpus_at {
@@ -141,9 +141,14 @@ impl Seen {
     fn is_starved(&mut self, threshold: Duration) -> bool {
         let Some(look) = self.thread.as_ref().and_then(ThreadNumber::look) else { return false };
         let had = *self.cpu_time.get_or_insert(look.cpu_time);
-        // Looks are half a threshold apart, and the system counts in ticks of a few milliseconds.
+        // Looks are at most half a threshold apart, and the system counts in ticks of a few milliseconds.
         look.wants_cpu && look.cpu_time.saturating_sub(had) < threshold / 4
     }
+}
+
+/// How long to wait for the next look: half a threshold, but not past the look at the CPUs.
+fn until_look(threshold: Duration, cpus_at: Instant, now: Instant) -> Duration {
+    (threshold / 2).max(Duration::from_millis(1)).min(cpus_at.saturating_duration_since(now))
 }
 
 fn look_at_cpus(seen: &mut [Seen], observer: &Observer) {
@@ -175,6 +180,28 @@ impl Drop for Watch {
         if let Some(thread) = self.thread.take().filter(is_other) {
             // An observer that panics ends the watching, which must not end the program.
             let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpus_are_looked_at_every_second_whatever_the_threshold() {
+        let start = Instant::now();
+        for threshold in [0, 1, 25, 1_800, 60_000, u64::MAX].map(Duration::from_millis) {
+            let (mut now, mut cpus_at, mut looks) = (start, start, 0);
+            while now < start + Duration::from_secs(5) {
+                let wait = until_look(threshold, cpus_at, now);
+                assert!(wait <= (threshold / 2).max(Duration::from_millis(1)));
+                now += wait;
+                if now >= cpus_at {
+                    (cpus_at, looks) = (now + CPU_INTERVAL, looks + 1);
+                }
+            }
+            assert_eq!(looks, 6, "{threshold:?}: one at the start, and one a second");
         }
     }
 }
