@@ -33,7 +33,10 @@ pub(super) fn deadline_after(now: Instant, duration: Duration) -> Instant {
 /// ever. A duration of zero is over at the first poll.
 ///
 /// # Panics
-/// When polled on a thread that is no shard, unless it was made on one.
+/// When polled before its time on a thread that is no shard, if there is no shard that could ring: it was neither made
+/// nor ever polled on one, or the last such has shut down. That includes a thread that waits for it while that shard
+/// shuts down: it is woken, and its poll panics, since nothing else would ever wake it. Once its time has come a poll
+/// anywhere finds it over.
 ///
 /// # Cancel safety
 /// Dropping it cancels the timer.
@@ -186,10 +189,6 @@ impl Sleep {
             return Poll::Ready(());
         }
         let Some(home) = self.home.clone() else { outside("a timer") };
-        if home.is_closed() {
-            // Nobody will ring. The task that waits belongs to somebody else and must not hang for ever.
-            panic!("the Corelane shard of this timer has shut down");
-        }
         let alarm = match &self.timer {
             Timer::Asked(alarm) => alarm.clone(),
             _ => {
@@ -202,12 +201,14 @@ impl Sleep {
                 alarm
             }
         };
-        let polled = alarm.poll(context);
-        if polled.is_ready() && self.deadline <= clock::now() {
-            self.timer = Timer::Fired;
-            return Poll::Ready(());
+        if alarm.poll(context).is_pending() {
+            return Poll::Pending;
         }
-        Poll::Pending
+        // Rung before its time: the home has closed, and refuses or has dropped the alarm. Nobody will ring again, and the
+        // task that waits belongs to somebody else and must not hang for ever.
+        assert!(self.deadline <= clock::now(), "the Corelane shard of this timer has shut down");
+        self.timer = Timer::Fired;
+        Poll::Ready(())
     }
 }
 

@@ -266,6 +266,23 @@ fn a_thread_that_waits_for_a_timer_hears_of_the_shards_end() {
 }
 
 #[test]
+fn a_timer_whose_time_has_come_is_over_also_after_its_shards_end() {
+    within_reason(|| {
+        let runtime = shards(1);
+        let (mut polled, fresh) = on(runtime.handle(), FIRST, || {
+            let deadline = Instant::now() + Duration::from_millis(100);
+            (sleep_until(deadline), sleep_until(deadline))
+        });
+        // If the machine is slow it is over already, which is no matter.
+        let _ = poll_once(&mut polled);
+        drop(runtime);
+        eventually("their time comes", || Instant::now() >= fresh.deadline());
+        wait(polled);
+        wait(fresh);
+    });
+}
+
+#[test]
 fn a_timer_dropped_elsewhere_does_not_fire() {
     within_reason(|| {
         let runtime = shards(1);
