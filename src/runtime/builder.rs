@@ -337,7 +337,8 @@ pub struct Runtime {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Tasks that had not ended by the deadline and were dropped.
+    /// Tasks of the runtime's shards that had not ended by the deadline and were dropped. Those of a thread in
+    /// [`Handle::block_on`] do not count.
     pub tasks_dropped: usize,
     /// Shards whose thread had ended by a panic in the runtime itself.
     pub shards_panicked: usize,

@@ -253,7 +253,10 @@ impl Shard {
             // Whoever asks from now on is told at once, and leaves no waker.
             self.stop_at.set(self.stop_at.get().or(Some(self.now.get())));
             self.stop_waiters.wake_all();
-            self.fleet.add_cut(self.home.live());
+            // What a guest leaves, the stand-in of its `block_on` at least, is no task of the runtime's shards.
+            if self.id.is_some() {
+                self.fleet.add_cut(self.home.live());
+            }
             self.home.cancel_all();
             self.read_inbox();
             self.home.cancel_all();

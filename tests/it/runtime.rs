@@ -272,6 +272,35 @@ fn a_shutdown_waits_for_tasks_and_reports_what_it_had_to_drop() {
 }
 
 #[test]
+fn a_guest_that_ends_during_a_shutdown_is_not_in_its_report() {
+    within_reason(|| {
+        let runtime = shards(1);
+        let handle = runtime.handle().clone();
+        let (tell, told) = mpsc::channel();
+        let (guest_ended, wait_for_guest) = futures::channel::oneshot::channel::<()>();
+        // Keeps the shutdown waiting until the guest has ended.
+        let stops = handle.spawn_on(FIRST, move || async move {
+            corelane::shutdown_requested().await;
+            tell.send(()).expect("the guest listens");
+            let _ = wait_for_guest.await;
+        });
+        on(&handle, FIRST, || ());
+        let guest = thread::spawn(move || {
+            handle.block_on(async {
+                drop(corelane::spawn_local(pending::<()>()));
+                corelane::yield_now().await;
+                told.recv().expect("the shutdown begins");
+            });
+            drop(guest_ended);
+        });
+        let report = runtime.shutdown(Duration::MAX);
+        assert_eq!((report.tasks_dropped, report.shards_panicked), (0, 0));
+        guest.join().expect("no panic");
+        wait(stops.expect("a shard with room")).expect("no panic");
+    });
+}
+
+#[test]
 fn a_task_hears_of_the_shutdown_and_may_end_before_its_deadline() {
     within_reason(|| {
         let runtime = shards(2);
