@@ -4,6 +4,7 @@
 //! 0 for a clean end, 1 if something failed while it ran, 2 if it could not start, 128 plus the signal's number if a
 //! second signal cut the drain short.
 
+mod address;
 mod log;
 mod serve;
 

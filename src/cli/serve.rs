@@ -27,8 +27,9 @@ use std::time::{Duration, Instant};
 /// The flags of `serve`.
 #[derive(clap::Args, Clone)]
 pub(super) struct Options {
-    /// Address and port to listen on; may be given several times. Port 0 lets the system choose.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    /// Address and port to listen on, as 127.0.0.1:8080 or [::1]:8080; may be given several times. Port 0 lets the
+    /// system choose.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", value_parser = super::address::parse)]
     listen: Vec<SocketAddr>,
 
     /// CPUs that get a shard: all, physical, a count (4), or a list (0,1 or 0-3,8 or cpu:1).

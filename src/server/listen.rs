@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::sys::socket::{ListenOptions, listen, port_is_taken};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 
 /// Sockets that listen, grouped by the shard that will own them.
 pub(super) struct Bound {
@@ -22,16 +22,16 @@ pub(super) fn bind_all(
         // With SO_REUSEPORT a second instance of a program would silently share the port with the first.
         match port_is_taken(wanted) {
             Ok(false) => {}
-            Ok(true) => return Err(taken(wanted)),
-            Err(error) => return Err(cannot_bind(wanted, error)),
+            Ok(true) => return Err(taken(wanted, &bound.addresses)),
+            Err(error) => return Err(cannot_bind(wanted, error, &bound.addresses)),
         }
         let mut address = wanted;
         for listeners in &mut bound.by_shard {
             let options = ListenOptions { backlog, reuse_port: true, ..ListenOptions::default() };
-            let listener =
-                listen(address, &options).map_err(|error| cannot_bind(address, error))?;
+            let failed = |error| cannot_bind(address, error, &bound.addresses);
+            let listener = listen(address, &options).map_err(failed)?;
             // The first socket of port 0 gets a port, which the others share.
-            address = listener.local_addr().map_err(|error| cannot_bind(address, error))?;
+            address = listener.local_addr().map_err(failed)?;
             listeners.push(listener);
         }
         bound.addresses.push(address);
@@ -39,17 +39,29 @@ pub(super) fn bind_all(
     Ok(bound)
 }
 
-fn taken(address: SocketAddr) -> Error {
-    let text = format!(
-        "cannot listen on {address}: another program, or another instance of this one, listens there; stop it or choose \
-         another port"
-    );
-    Error::new(ErrorKind::Bind, text)
+/// `ours` are the addresses that are listened on by now.
+fn taken(address: SocketAddr, ours: &[SocketAddr]) -> Error {
+    let why = match ours.iter().find(|&&other| overlap(address, other)) {
+        Some(&other) if other == address => "it was given twice".to_owned(),
+        Some(other) => format!("{other}, which was given too, includes it or is included"),
+        None => "another program, or another instance of this one, listens there; stop it or choose another port"
+            .to_owned(),
+    };
+    Error::new(ErrorKind::Bind, format!("cannot listen on {address}: {why}"))
 }
 
-fn cannot_bind(address: SocketAddr, error: std::io::Error) -> Error {
+/// Whether there are connections that both would be for.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    // Unless a socket is told otherwise, that of any IPv6 address takes those of IPv4 too.
+    let includes = |all: IpAddr, ip: IpAddr| {
+        all == ip || (all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4()))
+    };
+    one.port() == other.port() && (includes(one.ip(), other.ip()) || includes(other.ip(), one.ip()))
+}
+
+fn cannot_bind(address: SocketAddr, error: std::io::Error, ours: &[SocketAddr]) -> Error {
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => taken(address),
+        std::io::ErrorKind::AddrInUse => taken(address, ours),
         _ => Error::new(ErrorKind::Bind, format!("cannot listen on {address}: {error}"))
             .because(error),
     }

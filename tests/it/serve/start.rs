@@ -221,6 +221,12 @@ fn bad_flags_are_refused_with_what_is_wrong() {
         (&["serve", "--listen", "127.0.0.1:70000"], "'127.0.0.1:70000'"),
         (&["serve", "--listen", "127.0.0.1"], "'127.0.0.1'"),
         (&["serve", "--listen", ":8080"], "':8080'"),
+        (&["serve", "--listen", ":8080"], "127.0.0.1:8080 or [::1]:8080; names are not looked up"),
+        (&["serve", "--listen", "localhost:8080"], "127.0.0.1:8080 or [::1]:8080; names are not"),
+        (&["serve", "--listen", "8080"], "127.0.0.1:8080 or [::1]:8080; names are not looked up"),
+        (&["serve", "--listen", "::1:8080"], "127.0.0.1:8080 or [::1]:8080; names are not looked"),
+        (&["serve", "--listen", "[fe80::1]:8080"], "[fe80::1%interface]:8080"),
+        (&["serve", "--listen", "[fe80::1%none0]:8080"], "there is no interface \"none0\""),
         (&["serve", "--mode", "fast"], "'fast'"),
         (&["serve", "--pin", "maybe"], "'maybe'"),
         (&["serve", "--drain-seconds", "-1"], "-1"),
@@ -243,6 +249,21 @@ fn bad_flags_are_refused_with_what_is_wrong() {
         assert!(out.is_empty(), "{arguments:?}: {out:?}");
         assert!(text.contains(said), "{arguments:?}: {text}");
         assert!(!text.contains("panicked"), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn an_address_that_is_given_twice_is_nobody_elses_fault() {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let address = free.expect("a port");
+    let (once, all) = (address.to_string(), format!("0.0.0.0:{}", address.port()));
+    let twice = format!("cannot listen on {once}: it was given twice");
+    let included = format!("cannot listen on {once}: {all}, which was given too");
+    for (other, said) in [(&once, &twice), (&all, &included)] {
+        let serve = Serve::new(&["--cores", "1", "--listen", other, "--listen", &once]);
+        let (status, out, err) = serve.run_to_its_end();
+        assert_eq!((status.code(), out), (Some(2), vec![]), "{err:?}");
+        assert!(err.len() == 1 && err[0].contains(said), "{err:?}");
     }
 }
 
