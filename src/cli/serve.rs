@@ -3,10 +3,9 @@
 use super::CANNOT_START;
 use super::log::{Log, OncePerSecond};
 use crate::error::Error;
-use crate::limits::Limits;
+use crate::runtime::block_on::try_run;
 use crate::runtime::{Handle, Pin, Runtime, ShutdownReport, Trouble};
 use crate::server::{Event, Server};
-use crate::shard::Seed;
 use crate::signal::{Signal, SignalKind, signal};
 use crate::task::JoinHandle;
 use crate::topology::Cores;
@@ -220,15 +219,11 @@ impl Prepared {
         let drain = Duration::from_secs(u64::from(options.drain_seconds));
         let placement = placement(&runtime, pin);
         let handle = runtime.handle().clone();
-        // `block_on` needs the same, and would panic.
-        Seed::new(&Limits::default()).map_err(|error| {
-            format!("the main thread got no epoll instance or eventfd: {error}")
-        })?;
         let (stop, mut shutdown) = prepare_shutdown(&handle, drain)?;
         // Outside, because after an error it must not be dropped where the future is.
         let mut runtime = Some(runtime);
         // Its poll is made before anybody can connect and take the last fds.
-        handle.block_on(async {
+        try_run(handle.fleet().clone(), async {
             let server = listen(&handle, options, &log)?;
             say(placement, &server, &log);
             let ended = ended(server, &mut signals).await;
@@ -251,7 +246,7 @@ impl Prepared {
                 std::process::exit(code);
             }
             Ok(code.unwrap_or(ExitCode::FAILURE))
-        })
+        })?
     }
 }
 

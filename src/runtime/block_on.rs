@@ -1,5 +1,6 @@
 //! `block_on`: makes the calling thread a shard for as long as one future takes.
 
+use crate::error::{Error, ErrorKind};
 use crate::limits::Limits;
 use crate::shard::context;
 use crate::shard::fleet::Fleet;
@@ -47,10 +48,19 @@ pub(crate) fn refuse_nested() {
 /// Runs `future` on a shard of its own that can call the shards of `fleet`.
 #[track_caller]
 pub(crate) fn run<F: Future>(fleet: Arc<Fleet>, future: F) -> F::Output {
-    let seed = match Seed::new(fleet.limits()) {
-        Ok(seed) => seed,
-        Err(error) => panic!("block_on needs an epoll instance and an eventfd: {error}"),
+    match try_run(fleet, future) {
+        Ok(output) => output,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The same, for those who can say that the system gives no epoll instance or eventfd. `future` was not polled then.
+pub(crate) fn try_run<F: Future>(fleet: Arc<Fleet>, future: F) -> Result<F::Output, Error> {
+    let refused = |error| {
+        let text = format!("block_on needs an epoll instance and an eventfd: {error}");
+        Error::new(ErrorKind::Start, text).because(error)
     };
+    let seed = Seed::new(fleet.limits()).map_err(refused)?;
     let shard = Shard::new(None, seed, fleet, Arc::default());
     /// Closes the shard also when the future panics.
     struct Close(Rc<Shard>);
@@ -71,7 +81,7 @@ pub(crate) fn run<F: Future>(fleet: Arc<Fleet>, future: F) -> F::Output {
             shard.reactor.send_gathered();
             if let Poll::Ready(output) = polled {
                 drop(close);
-                return output;
+                return Ok(output);
             }
             while !shard.take_root_wake() {
                 shard.turn(None);
