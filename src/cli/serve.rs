@@ -7,6 +7,7 @@ use crate::runtime::block_on::try_run;
 use crate::runtime::{Handle, Pin, Runtime, ShutdownReport, Trouble};
 use crate::server::{Event, Server};
 use crate::signal::{Signal, SignalKind, signal};
+use crate::sys::errno::{self, Errno};
 use crate::task::JoinHandle;
 use crate::topology::Cores;
 use http_body_util::Full;
@@ -66,10 +67,19 @@ pub(super) fn run(options: &Options) -> ExitCode {
     match prepare(options).and_then(|prepared| prepared.serve(options)) {
         Ok(code) => code,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "corelane: {error}");
+            let advice =
+                if is_file_limit(&*error) { "; raise the limit with ulimit -n" } else { "" };
+            let _ = writeln!(std::io::stderr(), "corelane: {error}{advice}");
             ExitCode::from(CANNOT_START)
         }
     }
+}
+
+/// Whether the process has too many files open, by the causes of the error.
+fn is_file_limit(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| errno::of(error).is_some_and(Errno::is_file_limit))
 }
 
 /// Everything but the listeners.

@@ -32,6 +32,12 @@ impl Errno {
         )
     }
 
+    /// The process has as many files open as it may.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program says what may help"))]
+    pub(crate) fn is_file_limit(self) -> bool {
+        self.0 == libc::EMFILE
+    }
+
     /// Something is used up that will be freed some time.
     pub(crate) fn is_shortage(self) -> bool {
         matches!(self.0, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC)

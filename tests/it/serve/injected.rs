@@ -216,6 +216,7 @@ fn a_start_without_enough_files_is_refused() {
         let (code, out, err) = (program.wait().code(), program.out.all(), program.err.all());
         assert_eq!((code, out), (Some(2), vec![]), "{limit}: {err:?}");
         assert!(err.len() == 1 && err[0].contains("Too many open files"), "{limit}: {err:?}");
+        assert!(err[0].ends_with("raise the limit with ulimit -n"), "{limit}: {err:?}");
         refused += 1;
     }
     assert!((5..20).contains(&refused), "{refused}");
