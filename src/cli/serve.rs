@@ -302,13 +302,12 @@ fn status(
             return Err(128 + kind.as_raw_value());
         }
     };
-    if let Some(report) = report
-        && report.tasks_dropped > 0
-    {
-        log.line(format!(
-            "{} connections and other tasks were cut off by the end of the drain",
-            report.tasks_dropped
-        ));
+    match report.map_or(0, |report| report.tasks_dropped) {
+        0 => {}
+        1 => log.line("1 connection or other task was cut off by the end of the drain".to_owned()),
+        count => log.line(format!(
+            "{count} connections and other tasks were cut off by the end of the drain"
+        )),
     }
     match ended {
         Ended::Failed(error) => {

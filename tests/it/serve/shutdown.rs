@@ -97,6 +97,24 @@ fn what_is_not_finished_when_the_drain_ends_is_cut_off() {
 }
 
 #[test]
+fn one_connection_that_is_cut_off_is_one() {
+    // No task but the connection's is left by then: the accept loops end with the signal.
+    let mut program = Serve::new(&["--cores", "1", "--drain-seconds", "1"]).start();
+    let mut active = clients(&program, 1);
+    active[0].send(HALF);
+    until_read(&program, 1);
+    program.signal(libc::SIGTERM);
+    program.exits_with(0);
+    active.iter_mut().for_each(Client::is_gone);
+    let said = program.err.all();
+    let cut: Vec<_> = said.iter().filter(|line| line.contains("cut off")).collect();
+    assert!(
+        cut.len() == 1 && cut[0].contains("1 connection or other task was cut off"),
+        "{said:?}"
+    );
+}
+
+#[test]
 fn with_no_time_for_a_drain_the_end_is_immediate() {
     let mut program = Serve::new(&["--drain-seconds", "0"]).start();
     let mut active = clients(&program, 10);
