@@ -3,6 +3,8 @@
 //! One pool per runtime. Threads are started when work waits and none is idle, up to a limit, and end after a while
 //! without work. They are not pinned: a thread inherits the CPU mask of the one that starts it, so each first takes
 //! back the mask that the process had when the runtime was made. Shards never wait for the pool.
+//!
+//! The queue of work that waits for a thread has no bound; docs/ARCHITECTURE.md says why.
 
 use crate::id::TaskId;
 use crate::mesh::call::{Answer, Reply};
@@ -152,6 +154,9 @@ impl Pool {
 /// and the like are not available in `work`. At most [`Limits::blocking_threads`](crate::Limits) run at a time; further
 /// work waits its turn. Aborting the handle has an effect only before the work begins. At shutdown, work that has not
 /// begun is dropped; work that has begun is not waited for.
+///
+/// Work that waits is never refused, and its queue has no bound: handed over faster than it is done, it takes memory.
+/// Await the handles, or bound their number, by a semaphore for example.
 ///
 /// # Panics
 /// Outside a shard.
