@@ -7,8 +7,8 @@ use std::time::Duration;
 
 /// Limits of one shard. The defaults are what the measurements in `docs/PERFORMANCE.md` were made with.
 ///
-/// Each number must be at least 1; what more is asked stands at the field. [`Builder::start`](crate::Builder::start) and
-/// [`HostedShard::new`](crate::HostedShard::new) refuse others.
+/// Each number must be at least 1; what more is asked stands at the field.
+/// [`Builder::start`](crate::Builder::start) and [`HostedShard::new`](crate::HostedShard::new) refuse others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

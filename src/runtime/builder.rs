@@ -100,8 +100,8 @@ impl Builder {
     /// Has the shards watched from a thread of its own, and `observer` told of tasks that hold a shard up and of CPUs
     /// that go offline. It runs on that thread. Without an observer there is no such thread.
     ///
-    /// The observer may shut its own runtime down, or drop it; it is not called again then. A shutdown from elsewhere waits
-    /// until the observer has returned.
+    /// The observer may shut its own runtime down, or drop it; it is not called again then. A shutdown from elsewhere
+    /// waits until the observer has returned.
     pub fn on_trouble(mut self, observer: impl Fn(Trouble) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(observer));
         self
@@ -117,8 +117,8 @@ impl Builder {
     /// Starts every shard, or none.
     ///
     /// # Errors
-    /// A setting is out of bounds, the CPUs cannot be had, or the operating system refuses a thread, a poll, or a pin that
-    /// is [required](Pin::Required). Nothing is left behind.
+    /// A setting is out of bounds, the CPUs cannot be had, or the operating system refuses a thread, a poll, or a pin
+    /// that is [required](Pin::Required). Nothing is left behind.
     pub fn start(self) -> Result<Runtime, Error> {
         self.check()?;
         let Placement { cpus, warnings } = self.place()?;

@@ -104,8 +104,8 @@ impl HostedShard {
         self.stopped.get()
     }
 
-    /// When to turn next even if the fd does not become readable: for a timer, or the deadline of a shutdown. None: only
-    /// the fd matters.
+    /// When to turn next even if the fd does not become readable: for a timer, or the deadline of a shutdown. None:
+    /// only the fd matters.
     pub fn next_deadline(&self) -> Option<Instant> {
         if self.stopped.get() { None } else { self.shard.next_deadline() }
     }

@@ -204,8 +204,8 @@ impl Sleep {
         if alarm.poll(context).is_pending() {
             return Poll::Pending;
         }
-        // Rung before its time: the home has closed, and refuses or has dropped the alarm. Nobody will ring again, and the
-        // task that waits belongs to somebody else and must not hang for ever.
+        // Rung before its time: the home has closed, and nobody will ring again. The task that waits belongs to somebody
+        // else and must not hang for ever.
         assert!(self.deadline <= clock::now(), "the Corelane shard of this timer has shut down");
         self.timer = Timer::Fired;
         Poll::Ready(())
