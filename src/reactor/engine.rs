@@ -95,6 +95,7 @@ impl Reactor {
 
     /// From now until they have said "would block", every socket here is read when it is asked, and so is a new one before
     /// it is registered: who is about to close them wants to know what has arrived, not what has been reported.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the server asks for it"))]
     pub(crate) fn distrust_readiness(&self) {
         self.read_new_sockets();
         for slot in self.slots.borrow_mut().iter_mut() {
@@ -103,6 +104,7 @@ impl Reactor {
     }
 
     /// The next new sockets are read before they are registered, however often that was in vain lately.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the server asks for it"))]
     pub(crate) fn read_new_sockets(&self) {
         self.guess.learn(true);
     }

@@ -282,6 +282,7 @@ impl<S> Slots<S> {
         self.table.get_mut(key.index).filter(|slot| slot.generation == key.generation)
     }
 
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the server's end looks at all"))]
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot<S>> {
         self.table.iter_mut()
     }

@@ -35,9 +35,6 @@ where
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    // Small responses must not wait for the peer's acknowledgement. It fails only on a connection that is gone, which
-    // the first read will say.
-    let _ = stream.set_nodelay(true);
     let mut http = http1::Builder::new();
     http.timer(Timer).header_read_timeout(settings.header_timeout);
     let connection = http.serve_connection(Io::new(stream), service).with_upgrades();

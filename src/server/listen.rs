@@ -27,7 +27,13 @@ pub(super) fn bind_all(
         }
         let mut address = wanted;
         for listeners in &mut bound.by_shard {
-            let options = ListenOptions { backlog, reuse_port: true, ..ListenOptions::default() };
+            // Small responses must not wait for the peer's acknowledgement.
+            let options = ListenOptions {
+                backlog,
+                reuse_port: true,
+                nodelay: true,
+                ..ListenOptions::default()
+            };
             let failed = |error| cannot_bind(address, error, &bound.addresses);
             let listener = listen(address, &options).map_err(failed)?;
             // The first socket of port 0 gets a port, which the others share.
@@ -64,5 +70,19 @@ fn cannot_bind(address: SocketAddr, error: std::io::Error, ours: &[SocketAddr]) 
         std::io::ErrorKind::AddrInUse => taken(address, ours),
         _ => Error::new(ErrorKind::Bind, format!("cannot listen on {address}: {error}"))
             .because(error),
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_send_small_responses_at_once() {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let bound = bind_all(&[any], 1, 16).expect("a port");
+        let _client = std::net::TcpStream::connect(bound.addresses[0]).expect("it listens");
+        let (accepted, _) = bound.by_shard[0][0].accept().expect("it has come");
+        assert!(accepted.nodelay().expect("asked"));
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct ListenOptions {
     pub(crate) reuse_port: bool,
     /// `IPV6_V6ONLY` for an IPv6 address; `None` keeps the system's setting.
     pub(crate) only_v6: Option<bool>,
+    /// `TCP_NODELAY` of every connection: on Linux it inherits that of the socket that listens.
+    pub(crate) nodelay: bool,
 }
 
 impl Default for ListenOptions {
@@ -51,6 +53,7 @@ impl Default for ListenOptions {
             reuse_address: true,
             reuse_port: false,
             only_v6: None,
+            nodelay: false,
         }
     }
 }
@@ -106,6 +109,9 @@ pub(crate) fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<ne
     }
     if let (SocketAddr::V6(_), Some(only_v6)) = (addr, options.only_v6) {
         SockRef::from(&socket).set_only_v6(only_v6)?;
+    }
+    if options.nodelay {
+        SockRef::from(&socket).set_tcp_nodelay(true)?;
     }
     bind(&socket, addr)?;
     start_listening(&socket, options.backlog)?;
