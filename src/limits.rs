@@ -19,7 +19,8 @@ pub struct Limits {
     /// Socket operations of one task poll before the task is made to yield: a peer that is always ready must not
     /// own the core.
     pub io_per_poll: u32,
-    /// Messages from other shards handled in one turn.
+    /// Messages from other shards handled in one turn. Half of them may be what sockets, timers and handles say; with 1
+    /// that goes first.
     pub messages_per_turn: usize,
     /// Messages that may wait in a shard's inbox; a sender beyond that is told so. At most 1,048,576: the memory for
     /// them is taken at the start.

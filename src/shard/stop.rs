@@ -33,9 +33,11 @@ impl StopWaiters {
         if self.places.borrow().get(place).is_some_and(is_known) {
             return;
         }
-        let waker = waker.clone();
-        let old = self.places.borrow_mut().get_mut(place).and_then(|known| known.replace(waker));
-        drop(old);
+        let mut spare = Some(waker.clone());
+        if let Some(known) = self.places.borrow_mut().get_mut(place) {
+            std::mem::swap(known, &mut spare);
+        }
+        drop(spare);
     }
 
     pub(crate) fn leave(&self, place: u32) {

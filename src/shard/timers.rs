@@ -53,11 +53,12 @@ impl Timers {
             Some(_) => {}
         }
         // Outside the borrow: a clone, or a drop, can run anybody's code.
-        let new = waker.clone();
+        let mut spare = waker.clone();
         let mut wheel = self.wheel.borrow_mut();
-        let replaced = wheel.get_mut(key).map(|known| std::mem::replace(known, new));
+        let waits = wheel.get_mut(key).map(|known| std::mem::swap(known, &mut spare)).is_some();
         drop(wheel);
-        replaced.is_some()
+        drop(spare);
+        waits
     }
 
     /// Moves the timer. False: it has fired, or was never there.

@@ -503,7 +503,7 @@ impl<F: Future + 'static> Allocation<F> {
         // A task that is ready and awaited by another runs at once, in the other's place: the other would only make
         // room for it.
         if this.header.is_only_ready() {
-            // SAFETY: this is the task's home; the handle's reference keeps the cell. It has left the queue, as READY says.
+            // SAFETY: this is the task's home; the handle's reference keeps the cell, which is in the queue, as READY says.
             unsafe {
                 home.poll_in_place(header, || {
                     this.header.clear(READY);
