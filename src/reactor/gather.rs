@@ -8,13 +8,12 @@
 //! Bytes that the kernel does not take go into the slot. They are sent when the socket has room again, before anything
 //! written later; until then `flush` waits and the socket does not move to another shard.
 
-use super::engine::{Reactor, retried};
+use super::engine::{Descriptor, Reactor, retried};
 use super::slots::{Direction, Readiness, SlotKey};
 use crate::limits::GATHER_BYTES;
 use crate::sys::socket;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::RawFd;
 use std::task::{Poll, Waker};
 
 /// The gather buffer of a shard.
@@ -134,7 +133,7 @@ impl Reactor {
         let mut bytes = self.gathered.bytes.borrow_mut();
         let mut slots = self.slots.borrow_mut();
         if let Some(slot) = slots.get_mut(key) {
-            match send_once(slot.socket.fd, &bytes) {
+            match send_once(&*slot.socket.descriptor, &bytes) {
                 Ok(sent) if sent == bytes.len() => {}
                 Ok(sent) => {
                     slot.socket.out.extend_from_slice(&bytes[sent..]);
@@ -161,7 +160,7 @@ impl Reactor {
         if registered.out.is_empty() {
             return;
         }
-        match send_once(registered.fd, &registered.out) {
+        match send_once(&*registered.descriptor, &registered.out) {
             Ok(sent) if sent < registered.out.len() => {
                 registered.out.drain(..sent);
                 slot.readiness = slot.readiness.without(Readiness::of(Direction::Write));
@@ -182,8 +181,8 @@ impl Reactor {
 }
 
 /// One send; what the kernel does not take counts as nothing.
-fn send_once(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
-    match retried(|| socket::send_raw(fd, bytes)) {
+fn send_once(descriptor: &dyn Descriptor, bytes: &[u8]) -> io::Result<usize> {
+    match retried(|| socket::send(&descriptor.fd(), bytes)) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         result => result,
     }

@@ -9,8 +9,6 @@
 //!
 //! It never changes another thread's mask, never remembers one, and never logs: the caller knows which shard it was.
 
-#![allow(unsafe_code)]
-
 use crate::id::CpuId;
 use std::io;
 
@@ -50,34 +48,26 @@ pub(crate) use mask::AffinityMask;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod mask {
     use super::CPU_LIMIT;
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     use std::io;
 
-    const _: () =
-        assert!(8 * size_of::<libc::cpu_set_t>() == CPU_LIMIT || cfg!(target_os = "android"));
+    const _: () = assert!(CpuSet::MAX_CPU == CPU_LIMIT);
 
     /// The CPUs a thread may run on, as the kernel gave them.
     #[derive(Clone, Copy)]
-    pub(crate) struct AffinityMask(libc::cpu_set_t);
+    pub(crate) struct AffinityMask(CpuSet);
 
     impl AffinityMask {
         /// The mask of the calling thread.
         pub(crate) fn current() -> io::Result<Self> {
-            // SAFETY: `cpu_set_t` is an array of integers, for which all bits 0 is a value.
-            let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-            // SAFETY: the kernel writes at most the size it is given, which is that of `set`; 0 is this thread.
-            let status = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
-            if status != 0 {
-                return Err(super::reading_failed(io::Error::last_os_error()));
-            }
+            let set =
+                sched_getaffinity(None).map_err(|errno| super::reading_failed(errno.into()))?;
             Ok(AffinityMask(set))
         }
 
         /// Makes this the mask of the calling thread.
         pub(crate) fn apply_to_current_thread(&self) -> io::Result<()> {
-            // SAFETY: the kernel reads at most the size it is given, which is that of the set; 0 is this thread.
-            let status =
-                unsafe { libc::sched_setaffinity(0, size_of_val(&self.0), &raw const self.0) };
-            if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+            Ok(sched_setaffinity(None, &self.0)?)
         }
     }
 }

@@ -11,7 +11,7 @@ use socket2::{SockAddr, SockRef};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::net as unix;
 
 /// Receives from a socket and says how many bytes.
@@ -24,11 +24,7 @@ pub(crate) fn recv(socket: &impl AsFd, buf: &mut impl BufMut) -> io::Result<usiz
 
 /// Reads from a pipe, which has no `recv`, and says how many bytes.
 pub(crate) fn read(pipe: &impl AsFd, buf: &mut impl BufMut) -> io::Result<usize> {
-    let memory = memory(buf);
-    // SAFETY: the kernel writes at most so many bytes at this place, and the descriptor is borrowed.
-    let read =
-        unsafe { libc::read(pipe.as_fd().as_raw_fd(), memory.as_mut_ptr().cast(), memory.len()) };
-    let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
+    let read = rustix::io::read(pipe, memory(buf))?.0.len();
     // SAFETY: as in `recv`.
     unsafe { buf.advance_mut(read) };
     Ok(read)

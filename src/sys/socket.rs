@@ -1,7 +1,8 @@
 //! Sockets as Linux offers them: opening, listening, accepting, connecting, sending, options.
 //!
-//! This file owns the crate's knowledge of `socket2` and of the socket part of `libc`; nothing else names them. It
-//! keeps no state and may be called from any thread.
+//! This file owns the crate's knowledge of `socket2` and of the socket part of `libc`; nothing else names them. The two
+//! calls of every request go through `rustix`, which makes them without libc: its wrappers are points of thread
+//! cancellation, a quarter of their instructions. It keeps no state and may be called from any thread.
 //!
 //! Invariants:
 //! - every socket it makes or accepts is non-blocking and close-on-exec from birth, without a second system call;
@@ -9,15 +10,16 @@
 //!
 //! It never waits, never retries (except `accept` after a signal), and never closes a descriptor it was lent.
 
-// `socket2` has no `SO_PEERCRED`, and the two calls of every request are made without libc's wrapper.
+// `socket2` has no `SO_PEERCRED`.
 #![allow(unsafe_code)]
 
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{self, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net as unix;
@@ -239,20 +241,9 @@ pub(crate) fn shutdown_write(socket: &impl AsFd) -> io::Result<()> {
 }
 
 /// Sends on a connected socket.
-pub(crate) fn send(socket: &impl AsFd, buf: &[u8]) -> io::Result<usize> {
-    send_raw(socket.as_fd().as_raw_fd(), buf)
-}
-
-/// The same, by number. The caller keeps the socket open; a number that is no socket is an error like any other.
 #[inline]
-pub(crate) fn send_raw(fd: RawFd, buf: &[u8]) -> io::Result<usize> {
-    let none = std::ptr::null::<libc::c_void>();
-    // libc's own `send` is a point of thread cancellation, which costs it a quarter of its instructions.
-    // SAFETY: the kernel reads `buf.len()` bytes at `buf` and nothing else; there is no address.
-    let sent = unsafe {
-        libc::syscall(libc::SYS_sendto, fd, buf.as_ptr(), buf.len(), libc::MSG_NOSIGNAL, none, 0)
-    };
-    count_or_error(sent)
+pub(crate) fn send(socket: &impl AsFd, buf: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, buf, SendFlags::NOSIGNAL)?)
 }
 
 /// Sends several buffers as one, at most `MAX_SLICES` of them.
@@ -262,21 +253,10 @@ pub(crate) fn send_vectored(socket: &impl AsFd, bufs: &[IoSlice<'_>]) -> io::Res
 }
 
 /// Receives into memory that need not be initialized; the first `n` bytes are afterwards, `n` being the result.
-pub(crate) fn recv_uninit(socket: &impl AsFd, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    let fd = socket.as_fd().as_raw_fd();
-    let none = std::ptr::null_mut::<libc::c_void>();
-    // As in `send`.
-    // SAFETY: the kernel writes at most `buf.len()` bytes at `buf`; it is asked for no address.
-    let received = unsafe {
-        libc::syscall(libc::SYS_recvfrom, fd, buf.as_mut_ptr(), buf.len(), 0, none, none)
-    };
-    count_or_error(received)
-}
-
-/// What a system call that counts bytes has returned.
 #[inline]
-fn count_or_error(result: libc::c_long) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+pub(crate) fn recv_uninit(socket: &impl AsFd, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    let ((received, _), _) = rustix::net::recv(socket, buf, RecvFlags::empty())?;
+    Ok(received.len())
 }
 
 /// Who sent the first datagram in the queue, which stays there.
