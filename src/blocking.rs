@@ -118,7 +118,7 @@ impl Pool {
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
-                crate::task::cell::drop_caught(catch_unwind(AssertUnwindSafe(job)));
+                crate::task::failure::drop_caught(catch_unwind(AssertUnwindSafe(job)));
                 state = lock(&self.0.state);
                 continue;
             }

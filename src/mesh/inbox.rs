@@ -18,7 +18,7 @@ use super::thunk::Thunk;
 use crate::limits::Limits;
 use crate::park::{Bell, Unparker};
 use crate::sync::{ArrayQueue, AtomicBool, CachePadded, Mutex, Ordering, SegQueue, fence, lock};
-use crate::task::cell::drop_caught;
+use crate::task::failure::drop_caught;
 use crate::task::waker::{WakeStack, wake_counted};
 use std::task::Waker;
 

@@ -16,7 +16,7 @@ use super::Shard;
 use super::context;
 use crate::limits::{CLOCK_STRIDE, HANDOVERS_PER_POLL};
 use crate::mesh::message::Notice;
-use crate::task::cell::drop_caught;
+use crate::task::failure::drop_caught;
 use crate::task::home::add;
 use crate::time::clock;
 use std::panic::{AssertUnwindSafe, catch_unwind};

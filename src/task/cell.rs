@@ -7,7 +7,7 @@
 
 #![allow(unsafe_code)]
 
-use super::failure::JoinError;
+use super::failure::{JoinError, drop_caught, forget_panic};
 use super::home::{Home, add};
 use super::list::Links;
 use super::memory::{FreeList, KEPT_MAX, UNIT};
@@ -18,8 +18,6 @@ use crate::mesh::call::Reply;
 use crate::mesh::inbox::Inbox;
 use crate::sync::{Arc, AtomicBool, AtomicPtr, Cell, Ordering, UnsafeCell, dealloc};
 use std::alloc::Layout;
-use std::any::Any;
-use std::cell::RefCell;
 use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -174,7 +172,7 @@ pub(super) fn allocate<F: Future + 'static>(
     future: F,
     id: TaskId,
     inbox: &Arc<Inbox>,
-    memory: &mut FreeList,
+    memory: &FreeList,
 ) -> NonNull<Header> {
     let allocation = Allocation {
         header: Header {
@@ -297,12 +295,12 @@ pub(super) unsafe fn free_orphan(header: NonNull<Header>) {
 /// # Safety
 /// Nobody else refers to the cell, the future is gone, and the caller is its home.
 #[inline]
-pub(super) unsafe fn free(header: NonNull<Header>, memory: &RefCell<FreeList>) {
+pub(super) unsafe fn free(header: NonNull<Header>, memory: &FreeList) {
     // SAFETY: by contract; the block came from `FreeList::take` with this layout. It is cleared before the memory is
     // borrowed: an output that nobody has taken is dropped then, and may come back here.
     unsafe {
         let layout = clear(header);
-        memory.borrow_mut().keep(header.cast(), layout);
+        memory.keep(header.cast(), layout);
     }
 }
 
@@ -336,29 +334,11 @@ pub(crate) unsafe fn touch(waker: *const ()) {
     unsafe { (*waker.cast::<Header>()).finished.load(Ordering::Relaxed) };
 }
 
-/// Drops a value that may panic while it is dropped, and the panic's payload too.
-pub(crate) fn drop_caught<T>(value: T) -> bool {
-    match catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        Ok(()) => true,
-        Err(payload) => {
-            forget_panic(payload);
-            false
-        }
-    }
-}
-
 /// Completes a reply, whose waker may panic, and so may the output's drop if nobody asks for it any more.
 fn answer<T>(reply: Arc<Reply<T>>, result: Result<T, JoinError>) -> bool {
     catch_unwind(AssertUnwindSafe(move || reply.complete_and_tell(result)))
         .map_err(forget_panic)
         .unwrap_or(false)
-}
-
-/// Drops a panic's payload; if that panics as well, what it threw is leaked.
-fn forget_panic(payload: Box<dyn Any + Send>) {
-    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(another);
-    }
 }
 
 impl<F: Future + 'static> Allocation<F> {
@@ -490,11 +470,17 @@ impl<F: Future + 'static> Allocation<F> {
             return None;
         }
         self.header.clear(OUTPUT);
-        // SAFETY: only the home reaches the stage; it holds the output, and nothing here runs user code.
-        match self.stage.with_mut(|stage| unsafe { ptr::replace(stage, Stage::Empty) }) {
-            Stage::Output(result) => Some(result),
-            _ => None,
-        }
+        // SAFETY: only the home reaches the stage; it holds the output, which is moved out before the stage is
+        // overwritten without being dropped, and nothing here runs user code. The output alone is moved: the stage is as
+        // large as the future was.
+        self.stage.with_mut(|stage| unsafe {
+            let result = match &*stage {
+                Stage::Output(result) => Some(ptr::read(result)),
+                _ => None,
+            };
+            stage.write(Stage::Empty);
+            result
+        })
     }
 
     unsafe fn join(header: NonNull<Header>, waker: &Waker, home: &Home, result: *mut ()) {
@@ -520,17 +506,23 @@ impl<F: Future + 'static> Allocation<F> {
             };
             return;
         }
+        this.wait(waker);
+    }
+
+    /// A handle waits for the output.
+    #[inline(never)]
+    fn wait(&self, waker: &Waker) {
         // SAFETY: only the home reaches the joiner. `will_wake` runs no user code.
-        let known = this.joiner.with_mut(|joiner| match unsafe { &*joiner } {
+        let known = self.joiner.with_mut(|joiner| match unsafe { &*joiner } {
             Joiner::Here(known) => known.will_wake(waker),
             _ => false,
         });
         if !known {
             let new = Joiner::Here(waker.clone());
             // SAFETY: as above; the clone was made before, the old waker is dropped after the exchange.
-            let old = this.joiner.with_mut(|joiner| unsafe { ptr::replace(joiner, new) });
+            let old = self.joiner.with_mut(|joiner| unsafe { ptr::replace(joiner, new) });
             drop(old);
-            if this.header.has(ENDED) {
+            if self.header.has(ENDED) {
                 // Within the clone or the drop, where nobody was there to be told.
                 waker.wake_by_ref();
             }

@@ -1,8 +1,9 @@
-//! Why a task gave no output: it was cancelled, or it panicked.
+//! Why a task gave no output: it was cancelled, or it panicked. And dropping what may panic once more.
 
 use crate::id::TaskId;
 use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Why a task gave no output.
 pub struct JoinError {
@@ -131,5 +132,23 @@ impl std::error::Error for JoinError {}
 impl From<JoinError> for std::io::Error {
     fn from(error: JoinError) -> Self {
         std::io::Error::other(error)
+    }
+}
+
+/// Drops a value that may panic while it is dropped, and the panic's payload too.
+pub(crate) fn drop_caught<T>(value: T) -> bool {
+    match catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        Ok(()) => true,
+        Err(payload) => {
+            forget_panic(payload);
+            false
+        }
+    }
+}
+
+/// Drops a panic's payload; if that panics as well, what it threw is leaked.
+pub(super) fn forget_panic(payload: Box<dyn Any + Send>) {
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(another);
     }
 }

@@ -11,7 +11,7 @@ use super::waker;
 use crate::id::TaskId;
 use crate::mesh::inbox::Inbox;
 use crate::sync::Arc;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::Future;
 use std::ptr::NonNull;
 
@@ -21,7 +21,7 @@ pub(crate) struct Home {
     ready: List<Ready>,
     /// Every task whose memory has not been freed.
     all: List<All>,
-    memory: RefCell<FreeList>,
+    memory: FreeList,
     next_id: Cell<u64>,
     /// The task being polled, or of which something is being dropped.
     current: Cell<Option<NonNull<Header>>>,
@@ -76,7 +76,7 @@ impl Home {
             inbox,
             ready: List::new(),
             all: List::new(),
-            memory: RefCell::new(FreeList::new()),
+            memory: FreeList::new(),
             next_id: Cell::new(first_id),
             current: Cell::new(None),
             live: Cell::new(0),
@@ -159,7 +159,7 @@ impl Home {
     /// [`spawn`](Self::spawn), under an identity that came from a [`fresh_id`](Self::fresh_id), perhaps elsewhere.
     #[inline]
     pub(super) fn spawn_as<F: Future + 'static>(&self, future: F, id: TaskId) -> NonNull<Header> {
-        let header = cell::allocate(future, id, &self.inbox, &mut self.memory.borrow_mut());
+        let header = cell::allocate(future, id, &self.inbox, &self.memory);
         if self.closed.get() {
             // SAFETY: the cell has just been made, and belongs to the caller's reference alone from here on.
             unsafe {
@@ -314,9 +314,10 @@ impl Home {
     fn free_if_nobodys(&self, header: NonNull<Header>) {
         // SAFETY: as above.
         let task = unsafe { header.as_ref() };
-        let references = task.references.get() + task.word.take_count();
+        let (owed, queued) = task.word.take_count();
+        let references = task.references.get() + owed;
         task.references.set(references);
-        if references == 0 && task.is_idle_and_ended() && !task.word.is_queued() {
+        if references == 0 && task.is_idle_and_ended() && !queued {
             // SAFETY: no reference, no queue entry, and the future is gone.
             unsafe {
                 self.all.remove(header);

@@ -168,6 +168,7 @@ impl<T: 'static> JoinHandle<T> {
     }
 
     /// Turns a handle that is polled away from home into one that waits for a reply.
+    #[cold]
     fn go_home(&mut self, header: NonNull<Header>) -> Arc<Reply<T>> {
         // SAFETY: the handle holds a reference.
         let task = unsafe { header.as_ref() };
@@ -229,17 +230,11 @@ impl<T: 'static> Future for JoinHandle<T> {
 }
 
 impl<T> Drop for JoinHandle<T> {
+    #[inline]
     fn drop(&mut self) {
-        let Inner::Task(header, _) = &self.inner else { return };
-        // SAFETY: the handle owns a reference, which is given up here on either path.
-        unsafe {
-            let here = waker::at_home(*header, |home| {
-                cell::detach(*header, home);
-                home.drop_reference(*header);
-            });
-            if here.is_none() {
-                waker::request_and_drop(*header, Request::Detach);
-            }
+        if let Inner::Task(header, _) = &self.inner {
+            // SAFETY: the handle owns a reference, and gives it up here.
+            unsafe { detach(*header) };
         }
     }
 }
@@ -374,6 +369,24 @@ impl Early {
 impl fmt::Debug for AbortHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AbortHandle").field("id", &self.id()).finish()
+    }
+}
+
+/// Gives a join handle's reference up, from any thread.
+///
+/// # Safety
+/// The caller owns the reference and does not use it again.
+#[inline(never)]
+unsafe fn detach(header: NonNull<Header>) {
+    // SAFETY: by contract; the reference is given up once, on either path.
+    unsafe {
+        let here = waker::at_home(header, |home| {
+            cell::detach(header, home);
+            home.drop_reference(header);
+        });
+        if here.is_none() {
+            waker::request_and_drop(header, Request::Detach);
+        }
     }
 }
 

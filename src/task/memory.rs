@@ -7,6 +7,7 @@
 
 use crate::sync::dealloc;
 use std::alloc::{Layout, alloc, handle_alloc_error};
+use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
 /// See the module.
@@ -14,10 +15,9 @@ pub(super) struct FreeList {
     sizes: [Kept; SIZES],
 }
 
-#[derive(Clone, Copy)]
 struct Kept {
-    first: *mut Block,
-    blocks: u32,
+    first: Cell<*mut Block>,
+    blocks: Cell<u32>,
 }
 
 struct Block {
@@ -34,12 +34,15 @@ const KEPT: Option<u32> = if cfg!(any(debug_assertions, loom)) { None } else { S
 
 impl FreeList {
     pub(super) const fn new() -> FreeList {
-        FreeList { sizes: [Kept { first: ptr::null_mut(), blocks: 0 }; SIZES] }
+        FreeList {
+            sizes: [const { Kept { first: Cell::new(ptr::null_mut()), blocks: Cell::new(0) } };
+                SIZES],
+        }
     }
 
     #[inline]
-    pub(super) fn take(&mut self, layout: Layout) -> NonNull<u8> {
-        let kept = self.sizes.get_mut(layout.size() / UNIT - 1);
+    pub(super) fn take(&self, layout: Layout) -> NonNull<u8> {
+        let kept = self.sizes.get(layout.size() / UNIT - 1);
         match kept.and_then(Kept::take) {
             Some(block) => block.cast(),
             None => Self::allocate(layout),
@@ -55,14 +58,14 @@ impl FreeList {
     /// # Safety
     /// `block` was taken with this layout and is not used again.
     #[inline]
-    pub(super) unsafe fn keep(&mut self, block: NonNull<u8>, layout: Layout) {
-        match self.sizes.get_mut(layout.size() / UNIT - 1) {
-            Some(kept) if KEPT.is_some_and(|most| kept.blocks < most) => {
+    pub(super) unsafe fn keep(&self, block: NonNull<u8>, layout: Layout) {
+        match self.sizes.get(layout.size() / UNIT - 1) {
+            Some(kept) if KEPT.is_some_and(|most| kept.blocks.get() < most) => {
                 let block = block.cast::<Block>();
                 // SAFETY: the block is ours, larger than this and aligned to UNIT.
-                unsafe { block.write(Block { next: kept.first }) };
-                kept.first = block.as_ptr();
-                kept.blocks += 1;
+                unsafe { block.write(Block { next: kept.first.get() }) };
+                kept.first.set(block.as_ptr());
+                kept.blocks.set(kept.blocks.get() + 1);
             }
             // SAFETY: by contract.
             _ => unsafe { dealloc(block.as_ptr(), layout) },
@@ -72,18 +75,18 @@ impl FreeList {
 
 impl Kept {
     #[inline]
-    fn take(&mut self) -> Option<NonNull<Block>> {
-        let block = NonNull::new(self.first)?;
+    fn take(&self) -> Option<NonNull<Block>> {
+        let block = NonNull::new(self.first.get())?;
         // SAFETY: the blocks of the list are ours, and `keep` has written this.
-        self.first = unsafe { block.as_ref() }.next;
-        self.blocks -= 1;
+        self.first.set(unsafe { block.as_ref() }.next);
+        self.blocks.set(self.blocks.get() - 1);
         Some(block)
     }
 }
 
 impl Drop for FreeList {
     fn drop(&mut self) {
-        for (index, kept) in self.sizes.iter_mut().enumerate() {
+        for (index, kept) in self.sizes.iter().enumerate() {
             let layout =
                 Layout::from_size_align((index + 1) * UNIT, UNIT).expect("a few hundred bytes");
             while let Some(block) = kept.take() {

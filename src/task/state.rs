@@ -150,19 +150,17 @@ impl Word {
         }
     }
 
-    /// Takes the whole count over, when the home's own counter has fallen to zero or below.
-    pub(crate) fn take_count(&self) -> i64 {
+    /// Takes the whole count over, when the home's own counter has fallen to zero or below. Says too whether the cell is
+    /// in the wake stack or on its way there, so that it must not be freed now. If no reference is left, nobody can put
+    /// it there after this look.
+    #[inline]
+    pub(crate) fn take_count(&self) -> (i64, bool) {
         // Acquire, partner: the release half of the foreign drops. What they did to the task comes before its end.
         let word = self.bits.load(Ordering::Acquire);
         if count(word) == 0 {
-            return 0;
+            return (0, word & QUEUED != 0);
         }
-        self.update(|old| (old & (ONE - 1), count(old)))
-    }
-
-    /// Whether the cell is in the wake stack or on its way there, so that it must not be freed now.
-    pub(crate) fn is_queued(&self) -> bool {
-        self.bits.load(Ordering::Acquire) & QUEUED != 0
+        self.update(|old| (old & (ONE - 1), (count(old), old & QUEUED != 0)))
     }
 
     /// The home goes away with `references` of its own outstanding.

@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 use super::cell::{self, Header};
+use super::failure;
 use super::home::Home;
 use super::state::{Next, Request};
 use crate::mesh::inbox::Inbox;
@@ -67,7 +68,7 @@ pub(super) fn borrowed(header: NonNull<Header>) -> ManuallyDrop<Waker> {
 #[inline]
 pub(crate) fn wake_caught(waker: Waker) -> bool {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()))
-        .map_err(cell::drop_caught)
+        .map_err(failure::drop_caught)
         .is_ok()
 }
 
