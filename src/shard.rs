@@ -149,8 +149,11 @@ impl Shard {
     #[inline(always)]
     pub(crate) fn charge_io(&self) -> bool {
         let left = self.io_left.get();
-        self.io_left.set(left.saturating_sub(1));
-        left > 0
+        if left == 0 {
+            return false;
+        }
+        self.io_left.set(left - 1);
+        true
     }
 
     /// How many socket operations the task being polled may still do.
