@@ -12,6 +12,7 @@ mod serve;
 
 mod calls;
 mod fairness;
+mod goaway;
 mod hosted;
 mod join_set;
 mod long;

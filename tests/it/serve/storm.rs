@@ -29,9 +29,9 @@ async fn ask_once(address: SocketAddr) -> bool {
 
 #[test]
 fn thousands_of_connections_at_once_are_served_beside_one_that_was_there() {
-    const CROWD: usize = 4000;
+    const CROWD: usize = 10_000;
     if !system::may_open_files(CROWD as u64 + 500) {
-        return skipped("4,000 connections: too few files may be open");
+        return skipped("10,000 connections: too few files may be open");
     }
     let program = Serve::new(&[]).open_files(CROWD as u64 + 500).start();
     let address = program.address();
@@ -106,7 +106,7 @@ fn connections_that_come_and_go_leave_no_file_open() {
     let mut program = Serve::new(&[]).start();
     come_and_go(&program, 100);
     let baseline = program.open_files_at_rest();
-    come_and_go(&program, 20_000);
+    come_and_go(&program, 100_000);
     until("every file is closed", || program.open_files() == baseline);
     Client::connect(program.address()).get().is_hello();
     program.signal(libc::SIGTERM);
