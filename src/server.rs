@@ -28,6 +28,8 @@ use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
 use crate::net::{Accepted, Acceptor, TcpListener};
 use crate::runtime::{Handle, shutdown_requested};
+use crate::shard::context::with_current;
+use crate::task::failure::JoinError;
 use crate::task::join::JoinHandle;
 use connection::Settings;
 use drain::Drain;
@@ -175,8 +177,14 @@ pub struct Server {
     shards: Vec<JoinHandle<Result<(), Died>>>,
 }
 
-/// A listener failed for good.
-type Died = (SocketAddr, io::Error);
+/// Why serving ended before the shutdown.
+#[derive(Debug)]
+enum Died {
+    /// A listener failed for good.
+    Listener(SocketAddr, io::Error),
+    /// The factory panicked, or the code that accepts.
+    Panicked(JoinError),
+}
 
 impl Server {
     /// Settings for a new server.
@@ -189,25 +197,35 @@ impl Server {
         &self.addresses
     }
 
-    /// Waits until every shard has stopped serving: after a shutdown, or early if a listener dies.
+    /// Waits until every shard has stopped serving: after a shutdown, or early if a listener dies or the factory panics.
     ///
     /// # Errors
-    /// The first listener that failed.
+    /// The first listener that failed, or the first panic. The other shards go on serving.
     pub async fn stopped(self) -> Result<(), Error> {
-        all_ended(self.shards).await.map_err(|(address, error)| {
-            let text = format!("the listener of {address} has failed: {error}");
-            Error::new(ErrorKind::Bind, text).because(error)
+        all_ended(self.shards).await.map_err(|died| match died {
+            Died::Listener(address, error) => {
+                let text = format!("the listener of {address} has failed: {error}");
+                Error::new(ErrorKind::Bind, text).because(error)
+            }
+            Died::Panicked(error) => {
+                let text = format!("a shard has stopped serving: {error}");
+                Error::new(ErrorKind::Start, text).because(error)
+            }
         })
     }
 }
 
-/// Waits for every task, or for the first listener that dies.
+/// Waits for every task, or for the first that dies.
 async fn all_ended(mut tasks: Vec<JoinHandle<Result<(), Died>>>) -> Result<(), Died> {
     std::future::poll_fn(|context| {
         let mut index = 0;
         while index < tasks.len() {
             match Pin::new(&mut tasks[index]).poll(context) {
                 Poll::Ready(Ok(Err(died))) => return Poll::Ready(Err(died)),
+                Poll::Ready(Err(error)) if error.is_panic() => {
+                    return Poll::Ready(Err(Died::Panicked(error)));
+                }
+                // Ended, or cut off by the deadline of a shutdown.
                 Poll::Ready(_) => drop(tasks.swap_remove(index)),
                 Poll::Pending => index += 1,
             }
@@ -263,11 +281,15 @@ where
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let died = |error| ("0.0.0.0:0".parse().expect("an address"), error);
+    let died = |error| Died::Listener("0.0.0.0:0".parse().expect("an address"), error);
     let listener = TcpListener::from_std(listener).map_err(died)?;
     let address = listener.local_addr().map_err(died)?;
     let mut acceptor = Acceptor::new(listener);
-    let serve = |stream| connection::serve(stream, service.clone(), &settings, &drain);
+    // A service whose clone panics loses that connection, not the listener.
+    let serve = |stream| {
+        let serve = || connection::serve(stream, service.clone(), &settings, &drain);
+        with_current(|shard| shard.run_caught(serve));
+    };
     let mut stop = pin!(shutdown_requested());
     loop {
         let accepted = {
@@ -284,7 +306,7 @@ where
             Some(Err(error)) => {
                 let copy = io::Error::new(error.kind(), error.to_string());
                 observer(Event::ListenerDied { shard, address, error: copy });
-                return Err((address, error));
+                return Err(Died::Listener(address, error));
             }
         }
     }

@@ -59,6 +59,8 @@ pub(crate) struct Shard {
     /// See `block_on`.
     root_woken: Cell<bool>,
     stop_at: Cell<Option<Instant>>,
+    /// How many calls further up this stack run as this shard.
+    entered: Cell<u32>,
     pub(crate) stop_waiters: StopWaiters,
     /// Values of `Sharded`, by its number.
     kept: RefCell<HashMap<u64, Rc<dyn Any>>>,
@@ -110,6 +112,7 @@ impl Shard {
             turns_since_io: Cell::new(0),
             root_woken: Cell::new(false),
             stop_at: Cell::new(None),
+            entered: Cell::new(0),
             stop_waiters: StopWaiters::new(),
             kept: RefCell::new(HashMap::new()),
             limits,
@@ -227,6 +230,11 @@ impl Shard {
     #[inline(always)]
     pub(crate) fn poll_number(&self) -> u64 {
         self.poll_number.get()
+    }
+
+    /// Whether code further up this stack runs as this shard, also if another has been entered since.
+    pub(crate) fn is_entered(&self) -> bool {
+        self.entered.get() > 0
     }
 
     /// A call was sent, so an answer may come soon.

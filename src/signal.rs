@@ -87,6 +87,9 @@ pub fn signal(kind: SignalKind) -> io::Result<Signal> {
 impl Signal {
     /// Waits for the next. Never `None`; an option because Tokio's is.
     ///
+    /// # Panics
+    /// On a thread that is no shard, if no shard has polled it before or that one has ended: nobody would wake it.
+    ///
     /// # Cancel safety
     /// No signal is lost.
     pub async fn recv(&mut self) -> Option<()> {
@@ -94,14 +97,28 @@ impl Signal {
     }
 
     /// [`Signal::recv`] for hand-written futures.
+    ///
+    /// # Panics
+    /// As there.
     pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<()>> {
+        self.poll_caught(context).map(|caught| match caught {
+            Ok(()) => Some(()),
+            Err(error) => panic!("no signal can be waited for here: {error}"),
+        })
+    }
+
+    fn poll_caught(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut bytes = [0; 64];
         let read = futures_io::AsyncRead::poll_read(
             std::pin::Pin::new(&mut self.pipe),
             context,
             &mut bytes,
         );
-        read.map(|_| Some(()))
+        read.map(|read| match read? {
+            // Nobody but the registration, which lives as long as this, writes to the pipe.
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        })
     }
 }
 
@@ -114,10 +131,10 @@ impl Drop for Signal {
 /// Waits for Ctrl-C, once.
 ///
 /// # Errors
-/// As [`signal`].
+/// As [`signal`]; and on a thread that is no shard, where nobody would wake who waits.
 pub async fn ctrl_c() -> io::Result<()> {
-    signal(SignalKind::interrupt())?.recv().await;
-    Ok(())
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    std::future::poll_fn(|context| interrupts.poll_caught(context)).await
 }
 
 /// Where Tokio keeps signals of Unix.

@@ -50,11 +50,12 @@ macro_rules! async_write {
                 stream_io::poll_write_vectored(self.stream().source(), cx, bufs)
             }
 
-            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(Ok(()))
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.stream().source().poll_all_sent(cx)
             }
 
-            fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                std::task::ready!(self.stream().source().poll_all_sent(cx))?;
                 Poll::Ready(self.get_mut().end_writing())
             }
         }

@@ -188,8 +188,9 @@ macro_rules! halves {
 
         impl Drop for OwnedWriteHalf {
             fn drop(&mut self) {
-                if self.ends_writing {
-                    // Nobody is left to tell; the peer learns of a broken connection by itself.
+                // What hyper wrote and the kernel has not taken goes out while the other half lives: an end before it
+                // would cut it off. Errors: nobody is left to tell; the peer learns of a broken connection by itself.
+                if self.ends_writing && self.stream.source().send_first().unwrap_or(true) {
                     let _ = self.end_writing();
                 }
             }

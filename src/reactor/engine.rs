@@ -50,6 +50,14 @@ impl Registered {
         !self.out.is_empty() || self.error.is_some()
     }
 
+    /// The slot is going, and with it the bytes that it holds. Says so only if it does hold some: the socket may be
+    /// registered elsewhere by now, with bytes there.
+    fn give_bytes_up(&self) {
+        if self.refused {
+            self.descriptor.set_unsent(false);
+        }
+    }
+
     /// Sets `refused`, here and for other threads.
     pub(super) fn refuse(&mut self, refused: bool) {
         self.refused = refused;
@@ -269,7 +277,7 @@ impl Reactor {
             let fd = slot.socket.fd;
             // It fails only if the fd is not registered, which is what was wanted.
             let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
-            slot.socket.descriptor.set_unsent(false);
+            slot.socket.give_bytes_up();
             wake_all(slot);
         }
     }
@@ -356,7 +364,7 @@ impl Reactor {
         for slot in all {
             let fd = slot.socket.fd;
             let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
-            slot.socket.descriptor.set_unsent(false);
+            slot.socket.give_bytes_up();
             wake_all(slot);
         }
     }

@@ -114,6 +114,26 @@ impl Reactor {
         self.poll_unsent(key, waker)
     }
 
+    /// Before anything else is written: sends what the slot holds. False: the kernel does not take all of it now.
+    #[cold]
+    pub(crate) fn send_first(&self, key: SlotKey) -> io::Result<bool> {
+        self.send_gathered_of(key);
+        self.send_rest(key);
+        let mut slots = self.slots.borrow_mut();
+        let Some(slot) = slots.get_mut(key) else { return Ok(true) };
+        match slot.socket.error.take() {
+            Some(error) => Err(error),
+            None => Ok(slot.socket.out.is_empty()),
+        }
+    }
+
+    /// Whether the slot holds bytes, or an error, that come before the next write.
+    #[inline]
+    pub(crate) fn is_behind(&self, key: SlotKey) -> bool {
+        self.gathered.is_owned_by(key)
+            || self.slots.borrow_mut().get_mut(key).is_some_and(|slot| slot.socket.holds_bytes())
+    }
+
     /// At the end of a task's poll: sends what it has gathered.
     #[inline]
     pub(crate) fn send_gathered(&self) {

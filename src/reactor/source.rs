@@ -116,8 +116,14 @@ impl<S: Socket> Source<S> {
     /// The socket, registered nowhere any more.
     ///
     /// # Errors
-    /// If the fd had to be duplicated, because it is still registered with another shard, and could not be.
+    /// If bytes that were written before have not all been taken by the kernel; the socket is closed then, as they would
+    /// be missing from what is written to it later. If the fd had to be duplicated, because it is still registered with
+    /// another shard, and could not be.
     pub(crate) fn into_inner(mut self) -> io::Result<S> {
+        if !self.send_first()? {
+            let text = "bytes that were written have not been sent: flush the socket before it is taken out";
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
+        }
         self.leave(true);
         let shared = self.shared.clone();
         drop(self);
@@ -286,6 +292,9 @@ impl<S: Socket> Source<S> {
         direction: Direction,
         f: impl FnOnce(&S) -> io::Result<R>,
     ) -> io::Result<R> {
+        if direction == Direction::Write && !self.send_first()? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let key = with_current(|shard| match self.here(shard) {
             Here::Home(key) => Some((key, shard.reactor.readiness(key)?)),
             Here::Unregistered | Here::Away => None,

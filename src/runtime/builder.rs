@@ -387,11 +387,13 @@ impl Runtime {
     #[track_caller]
     fn stop(&mut self, deadline: Duration) -> ShutdownReport {
         let inside = context::with_current(|shard| Arc::ptr_eq(shard.fleet(), self.handle.fleet()));
-        assert!(
-            inside != Some(true),
-            "a Corelane runtime was dropped or shut down on one of its own shards, which would wait for itself: use \
-             Handle::request_shutdown there, and drop the Runtime on the thread that started it"
-        );
+        if inside == Some(true) {
+            self.handle.request_shutdown(deadline);
+            panic!(
+                "a Corelane runtime was dropped or shut down on one of its own shards, which would wait for itself: use \
+                 Handle::request_shutdown there, and drop the Runtime on the thread that started it"
+            );
+        }
         drop(self.watch.take());
         let fleet = self.handle.fleet().clone();
         let before = fleet.cut();

@@ -91,7 +91,7 @@ impl HostedShard {
         self.shard.inbox().unparker().awake();
         context::enter(&self.shard, || self.shard.turn(Some(timeout)));
         // Not below a turn of the same shard, which one of its tasks may have asked for.
-        if self.shard.is_stopped() && !self.is_current() {
+        if self.shard.is_stopped() && !self.shard.is_entered() {
             self.close();
             return false;
         }
@@ -114,11 +114,6 @@ impl HostedShard {
     /// False: something has come in the meantime; turn instead of waiting. The next turn takes it back.
     pub fn prepare_to_wait(&self) -> bool {
         self.stopped.get() || self.shard.announce()
-    }
-
-    /// Whether this code runs on it.
-    fn is_current(&self) -> bool {
-        context::with_current(Shard::uid) == Some(self.shard.uid())
     }
 
     fn close(&self) {

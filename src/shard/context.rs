@@ -34,6 +34,14 @@ pub(crate) fn outside(what: &str) -> ! {
 
 /// Makes `shard` the current one, while `f` runs. Nested calls restore the outer shard.
 pub(crate) fn enter<R>(shard: &Shard, f: impl FnOnce() -> R) -> R {
+    struct Leave<'a>(&'a Shard);
+    impl Drop for Leave<'_> {
+        fn drop(&mut self) {
+            self.0.entered.set(self.0.entered.get() - 1);
+        }
+    }
+    shard.entered.set(shard.entered.get() + 1);
+    let _leave = Leave(shard);
     scoped::set(&CURRENT, shard, || {
         let _home = waker::enter(shard.home());
         f()

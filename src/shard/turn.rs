@@ -134,7 +134,7 @@ impl Shard {
     }
 
     /// Runs what came from elsewhere, and survives it.
-    fn run_caught(&self, run: impl FnOnce()) {
+    pub(crate) fn run_caught(&self, run: impl FnOnce()) {
         if catch_unwind(AssertUnwindSafe(run)).map_err(drop_caught).is_err() {
             add(&self.counters.panics, 1);
         }

@@ -149,15 +149,9 @@ impl Header {
         self.has(ENDED)
     }
 
-    /// A task that has ended needs no poll. One that is being polled, further up on this stack, must not get another.
-    #[cold]
-    fn refuse_poll(&self) -> bool {
-        assert!(
-            self.has(ENDED),
-            "task {} took a turn of its own shard, in which it would be polled again",
-            self.id
-        );
-        false
+    /// Ended, and what the future's drop may still want to do is done: the output is there, or will never be.
+    pub(super) fn is_over(&self) -> bool {
+        self.has(ENDED) && (self.has(OUTPUT) || !self.has(RUNNING))
     }
 
     #[inline(always)]
@@ -207,12 +201,26 @@ pub(super) fn allocate<F: Future + 'static>(
 pub(super) unsafe fn poll(header: NonNull<Header>, home: &Home) -> bool {
     // SAFETY: by contract.
     let task = unsafe { header.as_ref() };
-    task.clear(READY);
     if task.flags.get() & (ENDED | RUNNING) != 0 {
-        return task.refuse_poll();
+        return refuse_poll(header, home);
     }
+    task.clear(READY);
     // SAFETY: the vtable was made for this allocation's type; the contract is passed on.
     unsafe { (task.vtable.poll)(header, home) }
+}
+
+/// A task that came off the run queue has ended, and needs no poll; or it is being polled, further up on this stack, and
+/// must not get another before that one is over.
+#[cold]
+fn refuse_poll(header: NonNull<Header>, home: &Home) -> bool {
+    // SAFETY: the caller, `poll`, keeps its contract.
+    let task = unsafe { header.as_ref() };
+    if !task.has(ENDED) {
+        home.put_back(header);
+        panic!("task {} took a turn of its own shard, in which it would be polled again", task.id);
+    }
+    task.clear(READY);
+    false
 }
 
 /// Drops the future of a task that has not ended.
@@ -497,7 +505,7 @@ impl<F: Future + 'static> Allocation<F> {
                 });
             }
         }
-        if this.header.has(ENDED) {
+        if this.header.is_over() {
             let output =
                 this.take_output().unwrap_or_else(|| Err(JoinError::cancelled(this.header.id)));
             // SAFETY: `super::join` passes a pointer to this type, which holds `Pending`.
@@ -522,7 +530,7 @@ impl<F: Future + 'static> Allocation<F> {
             // SAFETY: as above; the clone was made before, the old waker is dropped after the exchange.
             let old = self.joiner.with_mut(|joiner| unsafe { ptr::replace(joiner, new) });
             drop(old);
-            if self.header.has(ENDED) {
+            if self.header.is_over() {
                 // Within the clone or the drop, where nobody was there to be told.
                 waker.wake_by_ref();
             }

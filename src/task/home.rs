@@ -208,6 +208,12 @@ impl Home {
         }
     }
 
+    /// A task that is marked ready and came off the run queue too early goes back to its end.
+    pub(super) fn put_back(&self, header: NonNull<Header>) {
+        // SAFETY: this is the task's home, which has just taken it out of the queue; it is not freed while it is ready.
+        unsafe { self.ready.push_back(header) };
+    }
+
     #[inline(always)]
     #[must_use = "an overflowing count must abort"]
     pub(super) fn clone_reference(&self, task: &Header) -> bool {

@@ -160,7 +160,7 @@ impl<T: 'static> JoinHandle<T> {
         // SAFETY: as in `poll`. A task that has not ended and is not run meanwhile has no output to lose.
         let here = unsafe {
             waker::at_home(header, |home| {
-                header.as_ref().is_ended()
+                header.as_ref().is_over()
                     || home.without_handovers(|| cell::join::<T>(header, waker, home)).is_ready()
             })
         };

@@ -441,3 +441,48 @@ fn what_is_written_for_hyper_outside_a_task_is_sent() {
         assert_eq!(&read, b"hello big world");
     });
 }
+
+#[test]
+fn a_shard_that_is_turned_below_its_own_task_is_not_closed_there_though_another_is_between() {
+    let shard = std::rc::Rc::new(HostedShard::new(Limits::default()).expect("a shard"));
+    let between = std::rc::Rc::new(HostedShard::new(Limits::default()).expect("a shard"));
+    let (inner, outer) = (shard.clone(), between);
+    let ended = std::rc::Rc::new(std::cell::Cell::new(false));
+    let end = ended.clone();
+    drop(shard.enter(|| {
+        corelane::spawn_local(async move {
+            let kept = String::from("of the future");
+            inner.handle().request_shutdown(Duration::ZERO);
+            for _ in 0..3 {
+                outer.enter(|| inner.turn(Duration::ZERO));
+            }
+            assert!(!inner.is_stopped());
+            end.set(kept == "of the future");
+        })
+    }));
+    for _ in 0..5 {
+        shard.turn(Duration::ZERO);
+    }
+    assert!(shard.is_stopped());
+    assert!(ended.get(), "it ran to its end");
+}
+
+#[test]
+fn a_task_that_is_refused_a_turn_keeps_its_wake() {
+    let shard = std::rc::Rc::new(HostedShard::new(Limits::default()).expect("a shard"));
+    let inner = shard.clone();
+    let mut polls = 0;
+    let task = shard.enter(|| {
+        corelane::spawn_local(std::future::poll_fn(move |context| {
+            polls += 1;
+            if polls > 1 {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            let turn = std::panic::AssertUnwindSafe(|| inner.turn(Duration::ZERO));
+            assert!(std::panic::catch_unwind(turn).is_err(), "it must not be polled in its poll");
+            Poll::Pending
+        }))
+    });
+    drive(&shard, || task.is_finished());
+}

@@ -3,6 +3,7 @@
 //! Nothing here sleeps: an order that matters is made by the exchange of bytes, or by what loopback guarantees (what
 //! has been sent has arrived). A test that hangs fails after a generous while.
 
+mod gathered;
 mod lookup;
 mod pipe;
 mod ready;

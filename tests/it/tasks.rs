@@ -4,12 +4,13 @@ use super::harness::*;
 use corelane::{Handle, HostedShard, JoinHandle, Limits, Runtime, SubmitErrorKind};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use std::cell::Cell;
-use std::future::{pending, poll_fn};
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// A future that never ends and must not leave its shard.
@@ -601,4 +602,36 @@ fn a_runtime_can_be_started_and_dropped_again_and_again() {
         drop(runtime);
         dropped.on();
     }
+}
+
+#[test]
+fn a_handle_that_is_polled_while_its_task_s_future_is_dropped_waits_for_the_output() {
+    /// Asks for its own output while it is dropped.
+    struct Asks(Rc<RefCell<Option<JoinHandle<u32>>>>, bool);
+    impl Future for Asks {
+        type Output = u32;
+        fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<u32> {
+            if std::mem::replace(&mut self.1, true) {
+                return Poll::Ready(5);
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
+    impl Drop for Asks {
+        fn drop(&mut self) {
+            let mut handle = self.0.borrow_mut();
+            let polled = poll_once(handle.as_mut().expect("it is there"));
+            assert!(polled.is_pending(), "{polled:?}");
+        }
+    }
+    corelane::block_on(async {
+        let handle = Rc::new(RefCell::new(None));
+        *handle.borrow_mut() = Some(corelane::spawn_local(Asks(handle.clone(), false)));
+        for _ in 0..4 {
+            corelane::yield_now().await;
+        }
+        let handle = handle.take().expect("nobody else takes it");
+        assert_eq!(handle.await.expect("it has ended well"), 5);
+    });
 }

@@ -406,3 +406,14 @@ fn set_limit(resource: libc::__rlimit_resource_t, value: u64) {
         assert_eq!(libc::setrlimit(resource, &raw const limit), 0);
     }
 }
+
+#[cfg(feature = "signal")]
+#[test]
+fn a_signal_that_nobody_would_report_is_an_error_and_not_a_signal() {
+    use corelane::signal::{SignalKind, ctrl_c, signal};
+    let error = wait(ctrl_c()).expect_err("nothing was sent, and no shard waits");
+    assert!(error.to_string().contains("no Corelane shard"), "{error}");
+    let mut signal = signal(SignalKind::user_defined2()).expect("it can be caught");
+    let waited = std::panic::AssertUnwindSafe(|| wait(signal.recv()));
+    assert!(std::panic::catch_unwind(waited).is_err());
+}

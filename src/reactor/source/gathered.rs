@@ -38,6 +38,17 @@ impl<S: Socket> Source<S> {
         self.at_slot(context, |shard, key, context| shard.reactor.poll_unsent(key, context.waker()))
     }
 
+    /// Before anything else is written: what was gathered, or refused by the kernel before, goes as far as the kernel takes
+    /// it. False: not all of it.
+    pub(crate) fn send_first(&self) -> io::Result<bool> {
+        let here = with_current(|shard| match self.here(shard) {
+            Here::Home(key) if shard.reactor.is_behind(key) => Some(shard.reactor.send_first(key)),
+            Here::Home(_) => Some(Ok(true)),
+            Here::Unregistered | Here::Away => None,
+        });
+        here.flatten().unwrap_or_else(|| Ok(!self.shared.unsent.load(Ordering::Acquire)))
+    }
+
     /// Ready when every byte written has been given to the kernel.
     pub(crate) fn poll_all_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.at_slot(context, |shard, key, context| {

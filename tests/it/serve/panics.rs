@@ -1,15 +1,20 @@
 //! What happens on a shard stays there: requests cross nothing, a panic ends one connection.
 
 use super::client::{Client, GET};
-use super::in_process::{Served, answer, has_two_cpus, within_reason};
+use super::in_process::{Body, Served, answer, has_two_cpus, within_reason};
 use super::{skipped, system, until};
 use corelane::server::Server;
 use corelane::{Runtime, ShardStats};
-use hyper::service::service_fn;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper::{Request, Response};
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 /// Connections over which the load of a test goes, each a thread of its own.
@@ -166,4 +171,45 @@ fn answer_peers_that_have_gone() {
     client.send(GET);
     go.send(()).expect("the handler waits");
     assert_eq!(client.answer().status, 200);
+}
+
+#[test]
+fn a_factory_that_panics_is_told_to_who_waits_for_the_server() {
+    let runtime =
+        Runtime::builder().cores("1".parse().expect("a number")).start().expect("started");
+    let local = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = Server::builder().listen(local).start(runtime.handle(), |_shard| {
+        if true {
+            panic!("deliberate: no database");
+        }
+        service_fn(|_request| async { Ok::<_, Infallible>(answer("never")) })
+    });
+    let stopped = runtime.block_on(server.expect("a port").stopped());
+    let text = stopped.expect_err("no shard serves").to_string();
+    assert!(text.contains("has stopped serving") && text.contains("no database"), "{text}");
+}
+
+#[test]
+fn a_service_that_panics_when_it_is_cloned_loses_one_connection() {
+    /// Its third clone panics: that of the listener is the first.
+    struct Brittle(Arc<AtomicUsize>);
+    impl Clone for Brittle {
+        fn clone(&self) -> Self {
+            assert!(self.0.fetch_add(1, Ordering::Relaxed) != 2, "deliberate");
+            Brittle(self.0.clone())
+        }
+    }
+    impl Service<Request<Incoming>> for Brittle {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Response<Body>, Infallible>>;
+        fn call(&self, _request: Request<Incoming>) -> Self::Future {
+            std::future::ready(Ok(answer("Hello, World!")))
+        }
+    }
+    let served = Served::by(1, |_shard| Brittle(Arc::default()));
+    Client::connect(served.address).get().is_hello();
+    Client::connect(served.address).is_gone();
+    Client::connect(served.address).get().is_hello();
+    assert_eq!(served.sum(|stats| stats.panics), 1);
 }
