@@ -18,6 +18,9 @@ use std::time::Duration;
 ///
 /// Tasks spawned in it and not ended are dropped when it returns.
 ///
+/// Each call makes a shard: an epoll instance, an inbox and a number of its own, of which a process has 16,777,216 for
+/// all its shards together. It is for the outermost future of a program or a test, not for every small wait.
+///
 /// # Panics
 /// Inside another `block_on` or a shard's task, where blocking would stop everything else on the thread; and if the
 /// operating system gives no epoll instance.
