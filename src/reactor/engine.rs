@@ -270,6 +270,13 @@ impl Reactor {
         self.deregister(key);
     }
 
+    /// The socket is back, at a slot that it had left to those who still waited there. False: the slot is gone.
+    pub(super) fn take_back(&self, key: SlotKey) -> bool {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.get_mut(key);
+        slot.map(|slot| slot.leaving = false).is_some()
+    }
+
     /// Forgets the slot and tells the kernel, because the fd may live on.
     pub(crate) fn deregister(&self, key: SlotKey) {
         let slot = self.slots.borrow_mut().remove(key);

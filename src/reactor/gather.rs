@@ -152,6 +152,7 @@ impl Reactor {
     fn send_buffer(&self, key: SlotKey) {
         let mut bytes = self.gathered.bytes.borrow_mut();
         let mut slots = self.slots.borrow_mut();
+        let mut failed = false;
         if let Some(slot) = slots.get_mut(key) {
             match send_once(&*slot.socket.descriptor, &bytes) {
                 Ok(sent) if sent == bytes.len() => {}
@@ -163,13 +164,17 @@ impl Reactor {
                 Err(error) => {
                     slot.socket.error = Some(error);
                     slot.readiness = slot.readiness.with(Readiness::ERROR);
-                    drop(slots);
-                    // Whoever waits must come and see it.
-                    self.wake_waiters(key, false);
+                    failed = true;
                 }
             }
         }
+        drop(slots);
         bytes.clear();
+        drop(bytes);
+        if failed {
+            // Whoever waits must come and see it.
+            self.wake_waiters(key, false);
+        }
     }
 
     /// Sends what the kernel has refused before, as far as it takes it now.

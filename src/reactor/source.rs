@@ -391,7 +391,7 @@ impl<S: Socket> Source<S> {
             let homes = &mut lock(&self.homes).at;
             let uid = shard.inbox().uid();
             if let Some(index) = homes.iter().position(|home| home.inbox.uid() == uid) {
-                if shard.reactor.readiness(homes[index].key).is_some() {
+                if shard.reactor.take_back(homes[index].key) {
                     self.place.store(place_of(uid, homes[index].key), Ordering::Relaxed);
                     return Ok(());
                 }

@@ -209,15 +209,20 @@ fn each_shard_has_a_listener_of_its_own_on_one_port() {
 
 #[test]
 fn a_socket_dropped_elsewhere_is_closed() {
-    run(|handle| async move {
+    /// Two sockets, the second of which has waited here, so that this shard has a slot for it.
+    async fn registered_pair() -> (TcpStream, TcpStream) {
         let (mut a, mut b) = tcp_pair().await;
+        assert!(futures::poll!(b.read(&mut [0])).is_pending());
         ping(&mut a, &mut b).await;
+        (a, b)
+    }
+    run(|handle| async move {
+        let (mut a, b) = registered_pair().await;
         let task = handle.spawn_on(SECOND, move || async move { drop(b) });
         task.expect("a shard with room").await.expect("no panic");
         assert_eq!(a.read(&mut [0]).await.expect("the end"), 0);
 
-        let (mut a, mut b) = tcp_pair().await;
-        ping(&mut a, &mut b).await;
+        let (mut a, b) = registered_pair().await;
         corelane::spawn_blocking(move || drop(b)).await.expect("no panic");
         assert_eq!(a.read(&mut [0]).await.expect("the end"), 0);
     });
