@@ -58,7 +58,9 @@ macro_rules! descriptor {
             /// # Errors
             ///
             /// The operating system's, if the descriptor has to be duplicated because another shard has not let go of
-            /// it yet.
+            /// it yet. [`WouldBlock`](std::io::ErrorKind::WouldBlock) if bytes that hyper wrote through
+            /// [`http::Io`](crate::http::Io) have not all been taken by the kernel: flush first. The socket is closed
+            /// on either.
             ///
             /// # Examples
             ///
