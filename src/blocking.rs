@@ -99,10 +99,11 @@ impl Pool {
         let started =
             std::thread::Builder::new().name("corelane-blocking".into()).spawn(move || pool.run());
         if started.is_err() {
-            // Others will get to it; with no thread at all nobody would, so the job is dropped and says so.
+            // Others will get to it; with no thread at all nobody would, so what waits is dropped and says so.
             let mut state = lock(&self.0.state);
             state.threads -= 1;
-            let orphaned = if state.threads == 0 { state.jobs.pop_back() } else { None };
+            let nobody = state.threads == 0;
+            let orphaned = if nobody { std::mem::take(&mut state.jobs) } else { VecDeque::new() };
             drop(state);
             drop(orphaned);
         }

@@ -37,6 +37,7 @@ mod task;
 pub mod time;
 #[cfg(loom)]
 mod time;
+mod wait_queue;
 
 #[cfg(not(loom))]
 mod blocking;

@@ -279,9 +279,14 @@ fn prepare_shutdown(
 
 /// Waits for a signal, or for the server to fail.
 async fn ended(server: Server, signals: &mut [(SignalKind, Signal)]) -> Ended {
-    let mut stopped = std::pin::pin!(server.stopped());
+    let mut failed = std::pin::pin!(async {
+        match server.stopped().await {
+            Err(error) => error,
+            Ok(()) => std::future::pending().await,
+        }
+    });
     poll_fn(|context| {
-        if let Poll::Ready(Err(error)) = stopped.as_mut().poll(context) {
+        if let Poll::Ready(error) = failed.as_mut().poll(context) {
             return Poll::Ready(Ended::Failed(error));
         }
         poll_signals(signals, context).map(Ended::Signal)

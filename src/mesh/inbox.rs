@@ -17,9 +17,12 @@ use super::message::Notice;
 use super::thunk::Thunk;
 use crate::limits::Limits;
 use crate::park::{Bell, Unparker};
-use crate::sync::{ArrayQueue, AtomicBool, CachePadded, Mutex, Ordering, SegQueue, fence, lock};
+use crate::sync::{
+    Arc, ArrayQueue, AtomicBool, CachePadded, Mutex, Ordering, SegQueue, fence, lock,
+};
 use crate::task::failure::drop_caught;
 use crate::task::waker::{WakeStack, wake_counted};
+use crate::wait_queue::{WaitQueue, WaiterId};
 use std::task::Waker;
 
 /// See the module.
@@ -38,7 +41,13 @@ pub(crate) struct Inbox {
 /// Senders that wait for room in `calls`.
 struct Room {
     anybody: AtomicBool,
-    wakers: Mutex<Vec<Waker>>,
+    queue: Mutex<WaitQueue>,
+}
+
+/// A wait for room in an inbox. Dropped, it gives its place up.
+pub(crate) struct RoomWait {
+    inbox: Arc<Inbox>,
+    id: Option<WaiterId>,
 }
 
 /// Why a call was not taken. The closure comes back.
@@ -66,7 +75,7 @@ impl Inbox {
             notices: SegQueue::new(),
             room: CachePadded::new(Room {
                 anybody: AtomicBool::new(false),
-                wakers: Mutex::new(Vec::new()),
+                queue: Mutex::new(WaitQueue::default()),
             }),
             closed: AtomicBool::new(false),
             unparker: Unparker::new(bell),
@@ -130,34 +139,6 @@ impl Inbox {
         }
     }
 
-    /// Registers a waker for the next time that there is room, or that the inbox closes. Try again after this.
-    pub(crate) fn wait_for_room(&self, waker: &Waker) {
-        // Outside the lock: a clone, or a drop, can run anybody's code.
-        let new = waker.clone();
-        let mut wakers = lock(&self.room.wakers);
-        let known = wakers.iter().any(|known| known.will_wake(waker));
-        let spare = if known {
-            Some(new)
-        } else {
-            wakers.push(new);
-            None
-        };
-        self.room.anybody.store(true, Ordering::Relaxed);
-        drop(wakers);
-        drop(spare);
-        // Partner: the fence in `made_room`. Either the sender's next try finds the room, or the home finds the waker.
-        fence(Ordering::SeqCst);
-        if self.is_closed() {
-            // Nobody else would let it go.
-            self.made_room();
-        }
-    }
-
-    /// Whether a call would be taken now.
-    pub(crate) fn has_room(&self) -> bool {
-        self.is_closed() || !self.calls.is_full()
-    }
-
     // The home.
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -180,17 +161,15 @@ impl Inbox {
 
     /// After calls were taken: lets those who wait for room try again.
     pub(crate) fn made_room(&self) {
-        // Partner: the fence in `wait_for_room`.
+        // Partner: the fence in `RoomWait::register`.
         fence(Ordering::SeqCst);
         if self.room.anybody.load(Ordering::Relaxed) {
-            let wakers = {
-                let mut wakers = lock(&self.room.wakers);
+            let woken = {
+                let mut queue = lock(&self.room.queue);
                 self.room.anybody.store(false, Ordering::Relaxed);
-                std::mem::take(&mut *wakers)
+                queue.take_all()
             };
-            for waker in wakers {
-                wake_counted(waker);
-            }
+            woken.for_each(wake_counted);
         }
     }
 
@@ -217,13 +196,49 @@ impl Inbox {
     }
 }
 
+impl RoomWait {
+    pub(crate) fn new(inbox: Arc<Inbox>) -> RoomWait {
+        RoomWait { inbox, id: None }
+    }
+
+    /// `waker` is woken the next time that there is room, or that the inbox closes. Try again after this.
+    pub(crate) fn register(&mut self, waker: &Waker) {
+        let room = &self.inbox.room;
+        let new = waker.clone();
+        let mut queue = lock(&room.queue);
+        let (id, spare) = queue.wait(self.id, new);
+        room.anybody.store(true, Ordering::Relaxed);
+        drop(queue);
+        drop(spare);
+        self.id = Some(id);
+        // Partner: the fence in `made_room`. Either the sender's next try finds the room, or the home finds the waker.
+        fence(Ordering::SeqCst);
+        if self.inbox.is_closed() {
+            // Nobody else would let it go.
+            self.inbox.made_room();
+        }
+    }
+
+    /// Whether a call would be taken now.
+    pub(crate) fn is_over(&self) -> bool {
+        self.inbox.is_closed() || !self.inbox.calls.is_full()
+    }
+}
+
+impl Drop for RoomWait {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            let waker = lock(&self.inbox.room.queue).forget(id);
+            drop(waker);
+        }
+    }
+}
+
 /// Drops a notice that its home will not read. Whoever waits for something in return is told to look again.
 fn refuse(notice: Notice) {
     match notice {
         Notice::Arm { alarm, .. } => alarm.ring(),
-        Notice::Watch { watchers, .. } => {
-            watchers.take().into_iter().for_each(|(_, waker)| wake_counted(waker));
-        }
+        Notice::Watch { watchers, .. } => watchers.wake_all(),
         other => drop(drop_caught(other)),
     }
 }

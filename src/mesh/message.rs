@@ -4,10 +4,11 @@
 //! a socket one for each shard it leaves and one for all who watch it, a join handle one, and a thread that is no shard
 //! two for each timer that it waits for and gives up.
 
-use crate::reactor::slots::{Direction, SlotKey};
+use crate::reactor::slots::{Direction, SlotKey, Waiters};
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::waker::wake_counted;
 use crate::time::wheel::Key;
+use crate::wait_queue::WaiterId;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -20,7 +21,7 @@ pub(crate) enum Notice {
     /// A socket was dropped elsewhere: forget its slot.
     Dropped(SlotKey),
     /// Threads that are no shard wait for a socket registered here.
-    Watch { slot: SlotKey, watchers: Arc<Watchers> },
+    Watch { slot: SlotKey, direction: Direction, watchers: Arc<Watchers> },
     /// A thread that is no shard waits for a point in time.
     Arm { deadline: Instant, alarm: Arc<Alarm> },
     /// A timer armed here was dropped elsewhere.
@@ -31,30 +32,71 @@ pub(crate) enum Notice {
     Shutdown { deadline: Instant },
 }
 
-/// Who waits for a socket on threads that are no shard, until its home has heard of them. One notice brings all.
+/// Who waits for one direction of a socket on threads that are no shard.
+///
+/// The socket's slot holds it as one waker, left there by one notice, however many wait. Whoever gives up is forgotten at once.
 #[derive(Default)]
 pub(crate) struct Watchers {
-    waiting: Mutex<Vec<(Direction, Waker)>>,
+    state: Mutex<Watching>,
+}
+
+#[derive(Default)]
+struct Watching {
+    waiters: Waiters,
+    /// The home wakes all when the socket stirs, or will hear of it: a notice is on its way.
+    told: bool,
 }
 
 impl Watchers {
-    /// True: the home must be told. Otherwise a notice is on its way.
+    /// The task of a `poll_*` method waits, in place of the one that polled before. True: the home must be told.
     #[must_use]
-    pub(crate) fn join(&self, direction: Direction, waker: Waker) -> bool {
-        let mut waiting = lock(&self.waiting);
-        let known = waiting.iter().any(|(way, known)| *way == direction && known.will_wake(&waker));
-        if known {
-            drop(waiting);
-            drop(waker);
-            return false;
-        }
-        waiting.push((direction, waker));
-        waiting.len() == 1
+    pub(crate) fn poll(&self, waker: Waker) -> bool {
+        let mut state = lock(&self.state);
+        let spare = state.waiters.set_polling(waker);
+        let told = std::mem::replace(&mut state.told, true);
+        drop(state);
+        drop(spare);
+        !told
     }
 
-    /// Everybody, for the home.
-    pub(crate) fn take(&self) -> Vec<(Direction, Waker)> {
-        std::mem::take(&mut *lock(&self.waiting))
+    /// A future waits, or still waits, as `id`. True: the home must be told.
+    #[must_use]
+    pub(crate) fn wait(&self, id: &mut Option<WaiterId>, waker: Waker) -> bool {
+        let mut state = lock(&self.state);
+        let (new, spare) = state.waiters.queue.wait(*id, waker);
+        *id = Some(new);
+        let told = std::mem::replace(&mut state.told, true);
+        drop(state);
+        drop(spare);
+        !told
+    }
+
+    /// Whether a future still waits. Otherwise it was woken.
+    pub(crate) fn knows(&self, id: WaiterId) -> bool {
+        lock(&self.state).waiters.queue.knows(id)
+    }
+
+    /// A future gives up.
+    pub(crate) fn forget(&self, id: WaiterId) {
+        let waker = lock(&self.state).waiters.queue.forget(id);
+        drop(waker);
+    }
+
+    /// The socket stirs, or its home is gone.
+    pub(crate) fn wake_all(&self) {
+        let woken: Vec<Waker> = {
+            let mut state = lock(&self.state);
+            state.told = false;
+            std::iter::from_fn(|| state.waiters.take()).collect()
+        };
+        woken.into_iter().for_each(wake_counted);
+    }
+}
+
+#[cfg(not(loom))]
+impl std::task::Wake for Watchers {
+    fn wake(self: Arc<Self>) {
+        self.wake_all();
     }
 }
 

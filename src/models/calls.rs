@@ -5,7 +5,7 @@
 
 use super::{Omission, Shard, block_on, check, rejected, spawn};
 use crate::mesh::call::{Answer, Reply};
-use crate::mesh::inbox::{Inbox, Refused};
+use crate::mesh::inbox::{Inbox, Refused, RoomWait};
 use crate::mesh::thunk::{Errand, Thunk};
 use crate::sync::{Arc, Fault, commit};
 use crate::task::failure::JoinError;
@@ -30,6 +30,7 @@ impl Errand for Ask {
 /// Waits for room, then for the answer.
 struct Submit {
     inbox: Arc<Inbox>,
+    room: RoomWait,
     message: Option<Thunk>,
     reply: Arc<Reply<u32>>,
     /// Whether it tries again after it has left its waker.
@@ -40,7 +41,8 @@ impl Submit {
     fn new(inbox: &Arc<Inbox>, number: u32) -> Submit {
         let reply = Reply::new();
         let message = Thunk::new(Ask { number, answer: Answer::new(reply.clone()) });
-        Submit { inbox: inbox.clone(), message: Some(message), reply, tries_again: true }
+        let room = RoomWait::new(inbox.clone());
+        Submit { inbox: inbox.clone(), room, message: Some(message), reply, tries_again: true }
     }
 
     fn send(&mut self, mut message: Thunk, context: &Context<'_>) -> Poll<()> {
@@ -54,7 +56,7 @@ impl Submit {
             if registered {
                 break;
             }
-            self.inbox.wait_for_room(context.waker());
+            self.room.register(context.waker());
             if !self.tries_again {
                 break;
             }

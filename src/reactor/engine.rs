@@ -3,10 +3,11 @@
 use super::gather::GatherBuffer;
 use super::guess::Guess;
 use super::poll::{self, Event};
-use super::slots::{Direction, Readiness, Slot, SlotKey, Slots, WaiterId};
+use super::slots::{Direction, Readiness, Slot, SlotKey, Slots};
 use crate::mesh::message::Watchers;
 use crate::sync::Arc;
 use crate::task::waker::{is_task, wake_counted};
+use crate::wait_queue::WaiterId;
 use mio::unix::SourceFd;
 use std::cell::RefCell;
 use std::io;
@@ -240,7 +241,7 @@ impl Reactor {
     ) -> Option<WaiterId> {
         let waker = waker.clone();
         let mut slots = self.slots.borrow_mut();
-        let (id, old) = slots.get_mut(key)?.waiters(direction).wait(id, waker);
+        let (id, old) = slots.get_mut(key)?.waiters(direction).queue.wait(id, waker);
         drop(slots);
         drop(old);
         Some(id)
@@ -252,7 +253,7 @@ impl Reactor {
             .slots
             .borrow_mut()
             .get_mut(key)
-            .and_then(|slot| slot.waiters(direction).forget(id));
+            .and_then(|slot| slot.waiters(direction).queue.forget(id));
         drop(old);
     }
 
@@ -307,23 +308,18 @@ impl Reactor {
 
     /// Threads that are no shard wait. They have no view of the cached readiness, so the kernel is asked anew: changing an
     /// edge-triggered registration reports what is ready now.
-    pub(crate) fn watch(&self, key: SlotKey, watchers: &Watchers) {
-        let waiting = watchers.take();
-        let mut refused = Vec::new();
+    pub(crate) fn watch(&self, key: SlotKey, direction: Direction, watchers: Arc<Watchers>) {
         let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.get_mut(key) else {
             drop(slots);
-            return waiting.into_iter().for_each(|(_, waker)| wake_counted(waker));
+            return watchers.wake_all();
         };
-        for (direction, waker) in waiting {
-            slot.readiness = slot.readiness.without(Readiness::of(direction));
-            refused.extend(slot.waiters(direction).wait_once(waker));
-        }
+        slot.readiness = slot.readiness.without(Readiness::of(direction));
+        slot.waiters(direction).queue.wait(None, Waker::from(watchers));
         let fd = slot.socket.fd;
         let token = mio::Token(key.to_bits() as usize);
         let armed = self.poll.registry().reregister(&mut SourceFd(&fd), token, interest());
         drop(slots);
-        drop(refused);
         if armed.is_err() {
             self.wake_waiters(key, true);
         }

@@ -1,13 +1,16 @@
 //! `mio::Poll` with its event buffer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 /// The kernel's side of a reactor.
 pub(crate) struct Poll {
-    inner: RefCell<(mio::Poll, mio::Events)>,
+    poll: RefCell<mio::Poll>,
+    /// None while events are handed out: what they wake may wait for more.
+    events: Cell<Option<mio::Events>>,
+    capacity: usize,
     registry: mio::Registry,
     fd: RawFd,
 }
@@ -23,7 +26,13 @@ impl Poll {
         let poll = mio::Poll::new()?;
         let registry = poll.registry().try_clone()?;
         let fd = poll.as_raw_fd();
-        Ok(Poll { inner: RefCell::new((poll, mio::Events::with_capacity(events))), registry, fd })
+        Ok(Poll {
+            poll: RefCell::new(poll),
+            events: Cell::new(Some(mio::Events::with_capacity(events))),
+            capacity: events,
+            registry,
+            fd,
+        })
     }
 
     pub(crate) fn registry(&self) -> &mio::Registry {
@@ -34,21 +43,25 @@ impl Poll {
         self.fd
     }
 
-    /// Waits, and hands each event with its token to `each`; that of the shard's bell names no socket.
+    /// Waits, and hands each event with its token to `each`, which may wait in turn; that of the shard's bell names no
+    /// socket.
     pub(crate) fn wait(&self, timeout: Option<Duration>, mut each: impl FnMut(u64, &Event)) {
-        let mut inner = self.inner.borrow_mut();
-        let (poll, events) = &mut *inner;
-        if let Err(error) = poll.poll(events, timeout.map(|timeout| timeout.min(LONGEST))) {
+        let mut events =
+            self.events.take().unwrap_or_else(|| mio::Events::with_capacity(self.capacity));
+        let timeout = timeout.map(|timeout| timeout.min(LONGEST));
+        let waited = self.poll.borrow_mut().poll(&mut events, timeout);
+        if let Err(error) = &waited {
             // EINTR: a signal, or the process was stopped and continued. The next turn waits again. Anything else
             // would mean that the epoll fd is not ours any more.
             assert!(
                 error.kind() == io::ErrorKind::Interrupted,
                 "waiting for sockets failed, the shard cannot go on: {error}"
             );
-            return;
+        } else {
+            for event in events.iter() {
+                each(event.token().0 as u64, event);
+            }
         }
-        for event in events.iter() {
-            each(event.token().0 as u64, event);
-        }
+        self.events.set(Some(events));
     }
 }

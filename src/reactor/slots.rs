@@ -8,7 +8,7 @@
 //! has closed stays ready for ever, since the kernel does not say it twice.
 
 use crate::table::Table;
-use std::collections::VecDeque;
+use crate::wait_queue::WaitQueue;
 use std::task::Waker;
 
 /// Names a slot, and the socket that had it. 40 bits: 20 for the number, 20 for the generation.
@@ -109,14 +109,9 @@ pub(crate) struct Waiters {
     polling: Option<Waker>,
     /// Whether that task waits.
     waiting: bool,
-    /// Tasks inside `&self` futures, in the order they came.
-    queue: VecDeque<(u64, Waker)>,
-    next: u64,
+    /// Tasks inside `&self` futures.
+    pub(crate) queue: WaitQueue,
 }
-
-/// Names one waiting `&self` future within its slot and direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WaiterId(u64);
 
 impl Waiters {
     /// The task of a `poll_*` method waits. False: it is not the one that polled last, see `set_polling`.
@@ -148,50 +143,17 @@ impl Waiters {
         }
     }
 
-    /// Registers a waiting future, or renews its waker. Both wakers are as for `set_polling`.
-    pub(crate) fn wait(&mut self, id: Option<WaiterId>, waker: Waker) -> (WaiterId, Option<Waker>) {
-        if let Some(WaiterId(id)) = id
-            && let Some((_, known)) = self.queue.iter_mut().find(|(waiting, _)| *waiting == id)
-        {
-            return (WaiterId(id), Some(std::mem::replace(known, waker)));
-        }
-        let id = self.next;
-        self.next += 1;
-        self.queue.push_back((id, waker));
-        (WaiterId(id), None)
-    }
-
-    /// Registers a task outside every shard, which asks anew with each poll: once is enough. Wakers as above.
-    #[must_use = "drop it outside the borrow"]
-    pub(crate) fn wait_once(&mut self, waker: Waker) -> Option<Waker> {
-        if self.queue.iter().any(|(_, known)| known.will_wake(&waker)) {
-            return Some(waker);
-        }
-        self.wait(None, waker).1
-    }
-
-    /// A waiting future is gone. The waker is as for `set_polling`.
-    #[must_use = "drop it outside the borrow"]
-    pub(crate) fn forget(&mut self, WaiterId(id): WaiterId) -> Option<Waker> {
-        let position = self.queue.iter().position(|(waiting, _)| *waiting == id)?;
-        let (_, waker) = self.queue.remove(position)?;
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new();
-        }
-        Some(waker)
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         !self.waiting && self.queue.is_empty()
     }
 
     /// Takes one of those who wait; called until there is none.
     #[inline]
-    fn take(&mut self) -> Option<Waker> {
+    pub(crate) fn take(&mut self) -> Option<Waker> {
         if std::mem::take(&mut self.waiting) {
             return self.polling.take();
         }
-        self.queue.pop_front().map(|(_, waker)| waker)
+        self.queue.take()
     }
 }
 
@@ -350,9 +312,9 @@ mod tests {
         assert!(!slot.read.wait_again(&waker()), "nobody has polled");
         drop(slot.read.set_polling(waker()));
         assert!(slot.read.wait_again(&waker()));
-        let (first, _) = slot.read.wait(None, waker());
-        drop(slot.read.wait(None, waker()));
-        drop(slot.read.wait(Some(first), waker()));
+        let (first, _) = slot.read.queue.wait(None, waker());
+        drop(slot.read.queue.wait(None, waker()));
+        drop(slot.read.queue.wait(Some(first), waker()));
         drop(slot.write.set_polling(waker()));
         slot.readiness = Readiness::READABLE;
         let woken = std::iter::from_fn(|| slot.take_waiter(false)).count();

@@ -9,6 +9,7 @@
 //! A source that has never had to wait is registered nowhere.
 
 mod gathered;
+mod outside;
 mod wait;
 
 use super::engine::{Attempt, Descriptor, Gate, retried};
@@ -40,8 +41,8 @@ pub(crate) struct Source<S: Socket> {
 struct Homes {
     /// Every registration, at most one per shard.
     at: Vec<Registration>,
-    /// Who waits on threads that are no shard.
-    watchers: Option<Arc<Watchers>>,
+    /// Who waits on threads that are no shard, by direction.
+    watchers: [Option<Arc<Watchers>>; 2],
 }
 
 /// What can be a source: any of the standard library's sockets.
@@ -412,50 +413,6 @@ impl<S: Socket> Source<S> {
             Ok(())
         });
         moved.transpose().map(|moved| moved.is_some())
-    }
-
-    /// An operation on a thread that is no shard, or while the socket cannot move.
-    #[cold]
-    fn poll_outside<R>(
-        &self,
-        context: &mut Context<'_>,
-        direction: Direction,
-        call: &mut impl FnMut(&S) -> io::Result<R>,
-    ) -> Poll<io::Result<R>> {
-        if direction == Direction::Write && self.shared.unsent.load(Ordering::Acquire) {
-            return self
-                .watch(context, direction)
-                .map(|ready| Err(ready.err().unwrap_or_else(|| io::ErrorKind::WouldBlock.into())));
-        }
-        match retried(|| call(&self.shared.socket)) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                match self.watch(context, direction) {
-                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                    _ => Poll::Pending,
-                }
-            }
-            result => Poll::Ready(result),
-        }
-    }
-
-    /// Asks the home to wake the task: the shard that it was registered with last, or one where it still is.
-    fn watch(&self, context: &Context<'_>, direction: Direction) -> Poll<io::Result<()>> {
-        let waker = context.waker().clone();
-        let mut homes = lock(&self.homes);
-        let uid = self.place.load(Ordering::Relaxed) >> SlotKey::BITS;
-        let last = homes.at.iter().find(|home| u64::from(home.inbox.uid()) == uid);
-        let Some(home) = last.filter(|home| !home.inbox.is_closed()) else {
-            return Poll::Ready(Err(io::Error::other(
-                "no Corelane shard watches this socket: poll it in a task of a Runtime or inside corelane::block_on first",
-            )));
-        };
-        let (inbox, slot) = (home.inbox.clone(), home.key);
-        let watchers = homes.watchers.get_or_insert_default().clone();
-        drop(homes);
-        if watchers.join(direction, waker) {
-            inbox.notify(Notice::Watch { slot, watchers });
-        }
-        Poll::Pending
     }
 
     /// Ends every registration. `open`: the fd lives on, so the kernel must be told.

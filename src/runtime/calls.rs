@@ -8,7 +8,7 @@
 
 use crate::id::ShardId;
 use crate::mesh::call::{Answer, Reply};
-use crate::mesh::inbox::{Inbox, Refused};
+use crate::mesh::inbox::{Inbox, Refused, RoomWait};
 use crate::mesh::thunk::{Closure, Errand, Thunk};
 use crate::runtime::Handle;
 use crate::shard::context::with_current;
@@ -191,7 +191,7 @@ impl Handle {
     {
         let reply = Reply::new();
         let call = Call { make, answer: Answer::new(reply.clone()), abortable: false };
-        SubmitTo { handle: self.clone(), shard, message: Some(Thunk::new(call)), reply }
+        SubmitTo { handle: self.clone(), shard, message: Some(Thunk::new(call)), room: None, reply }
     }
 
     /// Runs a closure on another shard and does not look back: no future, no answer. The cheapest way across.
@@ -218,14 +218,14 @@ impl Handle {
     /// Safe.
     pub async fn room(&self, shard: ShardId) {
         let Some(inbox) = self.inbox(shard) else { return };
-        let mut waited = false;
+        let mut wait = RoomWait::new(inbox.clone());
         poll_fn(|context| {
-            if std::mem::replace(&mut waited, true) {
+            if wait.is_over() {
                 return Poll::Ready(());
             }
-            inbox.wait_for_room(context.waker());
+            wait.register(context.waker());
             with_current(|shard| shard.expect_answer());
-            if inbox.has_room() { Poll::Ready(()) } else { Poll::Pending }
+            if wait.is_over() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -299,6 +299,8 @@ pub struct SubmitTo<T> {
     handle: Handle,
     shard: ShardId,
     message: Option<Thunk>,
+    /// While the message waits.
+    room: Option<RoomWait>,
     reply: Arc<Reply<T>>,
 }
 
@@ -332,6 +334,7 @@ impl<T: Send> SubmitTo<T> {
         for registered in [false, true] {
             message = match inbox.call(message) {
                 Ok(()) => {
+                    self.room = None;
                     with_current(|shard| shard.expect_answer());
                     return Ok(());
                 }
@@ -342,7 +345,8 @@ impl<T: Send> SubmitTo<T> {
             };
             // The second try sees the room that was made before the waker was left.
             if !registered {
-                inbox.wait_for_room(context.waker());
+                let room = self.room.get_or_insert_with(|| RoomWait::new(inbox.clone()));
+                room.register(context.waker());
             }
         }
         with_current(|shard| shard.expect_answer());

@@ -145,7 +145,9 @@ impl Shard {
             Notice::Run(run) => run(),
             Notice::MovedAway(slot) => self.reactor.release(slot, true),
             Notice::Dropped(slot) => self.reactor.release(slot, false),
-            Notice::Watch { slot, watchers } => self.reactor.watch(slot, &watchers),
+            Notice::Watch { slot, direction, watchers } => {
+                self.reactor.watch(slot, direction, watchers);
+            }
             Notice::Arm { deadline, alarm } => {
                 let key = self.timers.insert(deadline, Waker::from(alarm.clone()));
                 alarm.armed(key);

@@ -8,10 +8,11 @@ use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::task::Context;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -438,6 +439,38 @@ fn two_shards_with_full_inboxes_wait_for_room_in_each_other_and_go_on() {
             let answers = wait(task).expect("no panic");
             assert!(answers.into_iter().map(|answer| answer.expect("answered")).eq(0..100));
         }
+    });
+}
+
+#[test]
+fn a_wait_for_room_that_is_given_up_leaves_nothing() {
+    within_reason(|| {
+        let runtime = shards_with(1, limits(|limits| limits.inbox_capacity = 2));
+        let handle = runtime.handle();
+        let gate = Gate::close(handle, FIRST);
+        fill(handle, FIRST);
+        // Each has a waker of its own, as tasks of other executors do.
+        let counts: Vec<_> = (0..1_000)
+            .map(|number| {
+                let (count, waker) = WakeCount::new();
+                let mut context = Context::from_waker(&waker);
+                if number % 2 == 0 {
+                    let mut call = handle.submit_to(FIRST, || async {});
+                    assert!(Pin::new(&mut call).poll(&mut context).is_pending());
+                    assert!(Pin::new(&mut call).poll(&mut context).is_pending());
+                } else {
+                    let mut room = pin!(handle.room(FIRST));
+                    assert!(room.as_mut().poll(&mut context).is_pending());
+                    assert!(room.as_mut().poll(&mut context).is_pending(), "there is still none");
+                }
+                count
+            })
+            .collect();
+        assert!(counts.iter().all(|count| Arc::strong_count(count) == 1), "a waker is kept");
+        let waiting = handle.submit_to(FIRST, || async { 5 });
+        gate.open();
+        assert_eq!(wait(waiting).expect("no panic"), 5);
+        assert!(counts.iter().all(|count| count.get() == 0), "woken in vain");
     });
 }
 

@@ -5,12 +5,14 @@ use corelane::time::{Duration, Instant, sleep};
 use corelane::{Handle, HostedShard, Limits};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use hyper::rt::Write as _;
+use std::cell::RefCell;
 use std::future::Future;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -189,6 +191,51 @@ fn sockets_of_a_hosted_shard_make_the_fd_readable() {
         });
         drive(&shard, || echo.is_finished());
         other.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_waker_of_the_host_may_turn_the_shard_that_wakes_it() {
+    thread_local! {
+        static SHARD: RefCell<Option<Rc<HostedShard>>> = const { RefCell::new(None) };
+    }
+    struct Turns;
+    impl Wake for Turns {
+        fn wake(self: Arc<Self>) {
+            if let Some(shard) = SHARD.with_borrow(Clone::clone) {
+                shard.turn(Duration::ZERO);
+            }
+        }
+    }
+    within_reason(|| {
+        let shard = Rc::new(hosted());
+        SHARD.set(Some(shard.clone()));
+        let waker = Waker::from(Arc::new(Turns));
+        let mut context = Context::from_waker(&waker);
+        let mut peers = Vec::new();
+        let mut reads: Vec<_> = (0..10)
+            .map(|_| {
+                let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+                peers.push(ours);
+                let mut stream =
+                    shard.enter(|| corelane::net::UnixStream::from_std(theirs).expect("a stream"));
+                Box::pin(async move {
+                    let mut buf = [0; 8];
+                    stream.read(&mut buf).await.expect("read")
+                })
+            })
+            .collect();
+        let mut poll_all = || {
+            reads.retain_mut(|read| shard.enter(|| read.as_mut().poll(&mut context)).is_pending());
+            reads.len()
+        };
+        assert_eq!(poll_all(), 10);
+        peers.iter_mut().for_each(|peer| peer.write_all(b"x").expect("written"));
+        while poll_all() > 0 {
+            shard.turn(Duration::from_millis(1));
+        }
+        assert_eq!(shard.handle().stats()[0].panics, 0);
+        SHARD.take();
     });
 }
 

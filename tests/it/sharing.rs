@@ -4,10 +4,13 @@ use super::harness::*;
 use corelane::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
 use corelane::{Handle, ShardStats};
 use futures::{AsyncReadExt, AsyncWriteExt};
+use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
 use std::net::UdpSocket as StdUdpSocket;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::Context;
 use std::thread;
 use std::time::Duration;
 
@@ -339,13 +342,10 @@ fn a_wait_given_up_elsewhere_leaves_nothing_that_grows() {
         }))
         .expect("no panic");
         let (count, waker) = WakeCount::new();
-        let mut context = std::task::Context::from_waker(&waker);
+        let mut context = Context::from_waker(&waker);
         for _ in 0..10_000 {
-            let polled = futures::AsyncRead::poll_read(
-                std::pin::Pin::new(&mut stream),
-                &mut context,
-                &mut [0; 8],
-            );
+            let polled =
+                futures::AsyncRead::poll_read(Pin::new(&mut stream), &mut context, &mut [0; 8]);
             assert!(polled.is_pending());
         }
         stats_at_rest(runtime.handle(), FIRST);
@@ -354,6 +354,90 @@ fn a_wait_given_up_elsewhere_leaves_nothing_that_grows() {
         stats_at_rest(runtime.handle(), FIRST);
         // Not once for each of its polls.
         assert!(count.get() <= 100, "woken {} times for one byte", count.get());
+    });
+}
+
+#[test]
+fn waits_elsewhere_are_woken_by_what_they_wait_for_or_forgotten_when_they_are_given_up() {
+    within_reason(|| {
+        let runtime = shards(1);
+        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let stream = wait(runtime.handle().submit_to(FIRST, move || async move {
+            let stream = UnixStream::from_std(theirs).expect("a stream");
+            stream.writable().await.expect("writable");
+            stream
+        }))
+        .expect("no panic");
+        let mut kept = pin!(stream.readable());
+        let (kept_count, kept_waker) = WakeCount::new();
+        let mut kept_context = Context::from_waker(&kept_waker);
+        assert!(kept.as_mut().poll(&mut kept_context).is_pending());
+        // Each with a waker of its own, as tasks of other executors have.
+        for _ in 0..1_000 {
+            let (count, waker) = WakeCount::new();
+            let mut context = Context::from_waker(&waker);
+            let mut wait = Box::pin(stream.readable());
+            assert!(wait.as_mut().poll(&mut context).is_pending());
+            drop((wait, waker));
+            assert_eq!(Arc::strong_count(&count), 1, "a waker is kept");
+        }
+        stats_at_rest(runtime.handle(), FIRST);
+        assert!(kept.as_mut().poll(&mut kept_context).is_pending(), "nothing has come");
+        assert_eq!(kept_count.get(), 0);
+        // The other direction wakes those who wait for it, and them alone.
+        let mut writable = pin!(stream.writable());
+        let (count, waker) = WakeCount::new();
+        assert!(writable.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        eventually("it can be written to", || count.get() == 1);
+        stats_at_rest(runtime.handle(), FIRST);
+        assert_eq!(kept_count.get(), 0);
+        ours.write_all(b"x").expect("written");
+        eventually("it is woken", || kept_count.get() == 1);
+        assert!(kept.as_mut().poll(&mut kept_context).is_ready());
+    });
+}
+
+/// A home that a socket has left may still be told of its end, when another socket has its place there.
+#[test]
+fn the_end_of_a_socket_that_moved_away_does_not_touch_the_one_in_its_place() {
+    within_reason(|| {
+        let runtime = shards(2);
+        let handle = runtime.handle();
+        let (_ours, theirs) = pair();
+        let moved = handle.submit_to(FIRST, move || async move {
+            theirs.writable().await.expect("writable");
+            theirs
+        });
+        let moved = wait(moved).expect("no panic");
+        let moved = handle.submit_to(SECOND, move || async move {
+            moved.writable().await.expect("writable");
+            moved
+        });
+        let moved = wait(moved).expect("no panic");
+        // Its place is free when the shard has heard of it, and then taken at once.
+        stats_at_rest(handle, FIRST);
+        let (mut ours, mut theirs) = pair();
+        let (waiting, waits) = mpsc::channel();
+        let read = handle.spawn_on(FIRST, move || async move {
+            let mut buf = [0; 8];
+            let mut read = theirs.read(&mut buf);
+            let mut polls = 0;
+            poll_fn(|context| {
+                polls += 1;
+                let polled = Pin::new(&mut read).poll(context);
+                if polled.is_pending() {
+                    waiting.send(()).expect("somebody listens");
+                }
+                polled.map(|count| (polls, count.expect("read")))
+            })
+            .await
+        });
+        let read = read.expect("room");
+        waits.recv().expect("it waits");
+        on(handle, SECOND, move || drop(moved));
+        stats_at_rest(handle, FIRST);
+        ours.write_all(b"hello").expect("written");
+        assert_eq!(wait(read).expect("no panic"), (2, 5), "polled twice, five bytes");
     });
 }
 

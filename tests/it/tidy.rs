@@ -20,6 +20,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "reactor/slots.rs",
             "reactor/guess.rs",
             "table.rs",
+            "wait_queue.rs",
             "stats/",
             "config/",
         ],

@@ -1,10 +1,13 @@
 //! Waiting for readiness through `&self`: any number of tasks, none of which is forgotten.
 
 use super::{Here, Socket, Source, place_of};
+use crate::mesh::message::Watchers;
 use crate::reactor::interest::{Interest, Ready};
-use crate::reactor::slots::{Direction, SlotKey, WaiterId};
+use crate::reactor::slots::{Direction, Readiness, SlotKey};
 use crate::shard::Shard;
 use crate::shard::context::with_current;
+use crate::sync::Arc;
+use crate::wait_queue::WaiterId;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -14,21 +17,22 @@ use std::task::{Context, Poll};
 pub(super) struct Wait<'a, S: Socket> {
     source: &'a Source<S>,
     interest: Interest,
-    /// Where it waits, by direction.
+    /// Where it waits on a shard, by direction.
     waiting: [Option<(u64, WaiterId)>; 2],
-    /// A thread that is no shard has asked the home.
-    watched: bool,
+    /// Where it waits on a thread that is no shard.
+    watching: [Option<(Arc<Watchers>, WaiterId)>; 2],
 }
 
 const DIRECTIONS: [Direction; 2] = [Direction::Read, Direction::Write];
 
 impl<'a, S: Socket> Wait<'a, S> {
     pub(super) fn new(source: &'a Source<S>, interest: Interest) -> Self {
-        Wait { source, interest, waiting: [None, None], watched: false }
+        Wait { source, interest, waiting: [None, None], watching: [None, None] }
     }
 
-    fn wants(&self, direction: Direction) -> bool {
-        self.interest.waits_for(direction)
+    fn directions(&self) -> impl Iterator<Item = Direction> + use<S> {
+        let interest = self.interest;
+        DIRECTIONS.into_iter().filter(move |&direction| interest.waits_for(direction))
     }
 
     /// At the slot `key` of `shard`. None: there is no such slot any more.
@@ -43,15 +47,38 @@ impl<'a, S: Socket> Wait<'a, S> {
             return Some(Poll::Ready(Ready::new(readiness)));
         }
         let place = place_of(shard.inbox().uid(), key);
-        for (index, direction) in DIRECTIONS.into_iter().enumerate() {
-            if self.wants(direction) {
-                let known =
-                    self.waiting[index].filter(|(there, _)| *there == place).map(|(_, id)| id);
-                let id = shard.reactor.wait(key, direction, known, context.waker())?;
-                self.waiting[index] = Some((place, id));
-            }
+        for direction in self.directions() {
+            let waiting = &mut self.waiting[direction as usize];
+            let known = waiting.filter(|(there, _)| *there == place).map(|(_, id)| id);
+            *waiting = Some((place, shard.reactor.wait(key, direction, known, context.waker())?));
         }
         Some(Poll::Pending)
+    }
+
+    /// On a thread that is no shard, or when the socket cannot move: the home wakes, and what it wakes for is taken on
+    /// trust.
+    fn poll_outside(&mut self, context: &Context<'_>) -> Poll<io::Result<Ready>> {
+        let woken = |watching: &(Arc<Watchers>, WaiterId)| !watching.0.knows(watching.1);
+        let woken = |direction| self.watching[direction as usize].as_ref().is_some_and(woken);
+        let [readable, writable] = DIRECTIONS.map(woken);
+        if readable || writable {
+            let mut ready = self.interest.hoped();
+            if !readable {
+                ready = ready.only(Readiness::WRITABLE);
+            }
+            if !writable {
+                ready = ready.without(Readiness::WRITABLE);
+            }
+            return Poll::Ready(Ok(Ready::new(ready)));
+        }
+        for direction in self.directions() {
+            let waker = context.waker().clone();
+            let mut id = self.watching[direction as usize].as_ref().map(|(_, id)| *id);
+            let watchers =
+                self.source.join_watchers(direction, |watchers| watchers.wait(&mut id, waker))?;
+            self.watching[direction as usize] = id.map(|id| (watchers, id));
+        }
+        Poll::Pending
     }
 }
 
@@ -74,21 +101,7 @@ impl<S: Socket> Future for Wait<'_, S> {
             match here {
                 Some(Some(polled)) => return polled.map(Ok),
                 Some(None) if source.move_here()? => {}
-                // No shard, or the socket cannot move: the home answers, and then readiness is taken on trust.
-                _ if self.watched => {
-                    return Poll::Ready(Ok(Ready::new(self.interest.hoped())));
-                }
-                _ => {
-                    for direction in
-                        DIRECTIONS.into_iter().filter(|&direction| self.wants(direction))
-                    {
-                        if let Poll::Ready(Err(error)) = source.watch(context, direction) {
-                            return Poll::Ready(Err(error));
-                        }
-                    }
-                    self.watched = true;
-                    return Poll::Pending;
-                }
+                _ => return self.poll_outside(context),
             }
         }
     }
@@ -96,8 +109,11 @@ impl<S: Socket> Future for Wait<'_, S> {
 
 impl<S: Socket> Drop for Wait<'_, S> {
     fn drop(&mut self) {
-        for (index, direction) in DIRECTIONS.into_iter().enumerate() {
-            let Some((place, id)) = self.waiting[index].take() else { continue };
+        for direction in DIRECTIONS {
+            if let Some((watchers, id)) = self.watching[direction as usize].take() {
+                watchers.forget(id);
+            }
+            let Some((place, id)) = self.waiting[direction as usize].take() else { continue };
             // Elsewhere the waker stays until the next event, which costs a spurious wake.
             with_current(|shard| {
                 if place >> SlotKey::BITS == u64::from(shard.inbox().uid()) {
