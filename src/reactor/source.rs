@@ -391,25 +391,30 @@ impl<S: Socket> Source<S> {
         let moved = with_current(|shard| -> io::Result<()> {
             let homes = &mut lock(&self.homes).at;
             let uid = shard.inbox().uid();
-            if let Some(index) = homes.iter().position(|home| home.inbox.uid() == uid) {
-                if shard.reactor.take_back(homes[index].key) {
-                    self.place.store(place_of(uid, homes[index].key), Ordering::Relaxed);
-                    return Ok(());
+            let before = self.place.load(Ordering::Relaxed);
+            let known = homes.iter().find(|home| home.inbox.uid() == uid).map(|home| home.key);
+            let key = match known.filter(|&key| shard.reactor.take_back(key)) {
+                Some(key) => key,
+                None => {
+                    homes.retain(|home| home.inbox.uid() != uid && !home.inbox.is_closed());
+                    let assumed = assumed(before).unwrap_or_default();
+                    let key = shard.reactor.register(self.shared.clone(), assumed)?;
+                    if !homes.is_empty() {
+                        add(&shard.counters.sockets_adopted, 1);
+                    }
+                    homes.push(Registration { inbox: shard.inbox().clone(), key });
+                    key
                 }
-                homes.swap_remove(index);
-            }
-            let assumed = assumed(self.place.load(Ordering::Relaxed)).unwrap_or_default();
-            let key = shard.reactor.register(self.shared.clone(), assumed)?;
-            if !homes.is_empty() {
-                add(&shard.counters.sockets_adopted, 1);
-            }
+            };
             self.place.store(place_of(uid, key), Ordering::Relaxed);
-            // The others let go unless somebody waits there; a stale entry does no harm.
-            for home in homes.iter() {
+            // The home before lets go unless somebody waits there; those before it have been told.
+            let before = before >> SlotKey::BITS;
+            let other = |home: &&Registration| {
+                home.inbox.uid() != uid && u64::from(home.inbox.uid()) == before
+            };
+            if let Some(home) = homes.iter().find(other) {
                 home.inbox.notify(Notice::MovedAway(home.key));
             }
-            homes.retain(|home| !home.inbox.is_closed());
-            homes.push(Registration { inbox: shard.inbox().clone(), key });
             Ok(())
         });
         moved.transpose().map(|moved| moved.is_some())
