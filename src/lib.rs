@@ -27,6 +27,7 @@ mod park;
 mod reactor;
 #[cfg(not(loom))]
 mod scoped;
+mod stealing;
 mod sync;
 mod table;
 #[cfg(not(loom))]

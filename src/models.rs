@@ -21,6 +21,8 @@ mod park;
 mod reentry;
 mod references;
 mod shutdown;
+mod stealable;
+mod stealing;
 mod timer;
 mod wake;
 

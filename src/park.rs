@@ -40,7 +40,8 @@ impl<B: Ring> Unparker<B> {
 
     /// Owner, before it sleeps. Every queue must be looked at once more between this and the wait.
     pub(crate) fn announce(&self) {
-        self.state.store(PARKED, Ordering::Relaxed);
+        // Release, partner: the swap in `unpark`, after which the bell is rung where the owner sleeps now.
+        self.state.store(PARKED, Ordering::Release);
         // Partner: the fence in `unpark`.
         fence(Ordering::SeqCst);
     }
@@ -56,7 +57,7 @@ impl<B: Ring> Unparker<B> {
         // Partner: the fence in `announce`.
         fence(Ordering::SeqCst);
         if self.state.load(Ordering::Relaxed) == PARKED
-            && self.state.swap(AWAKE, Ordering::Relaxed) == PARKED
+            && self.state.swap(AWAKE, Ordering::Acquire) == PARKED
         {
             self.rings.fetch_add(1, Ordering::Relaxed);
             self.bell.ring();
@@ -75,29 +76,57 @@ impl<B: Ring> Unparker<B> {
 }
 
 #[cfg(not(loom))]
-pub(crate) use eventfd::Bell;
+pub(crate) use eventfd::{Bell, Seat};
 
 #[cfg(not(loom))]
 mod eventfd {
+    use crate::sync::{Arc, AtomicBool, Ordering};
     use std::io;
 
     /// An eventfd registered with the owner's `mio::Poll`, edge-triggered: it need not be read to ring again.
-    pub(crate) struct Bell(mio::Waker);
+    pub(crate) struct Bell {
+        own: mio::Waker,
+        seat: Option<Arc<Seat>>,
+    }
+
+    /// Where a worker of a pool sleeps: in a poll of its own, or in the one that all share.
+    pub(crate) struct Seat {
+        in_shared: AtomicBool,
+        ring_shared: Box<dyn Fn() + Send + Sync>,
+    }
 
     /// The token under which a shard's own bell is registered; as a slot key it names no slot.
     const BELL: mio::Token = mio::Token(usize::MAX);
 
     impl Bell {
-        pub(crate) fn new(registry: &mio::Registry) -> io::Result<Bell> {
-            mio::Waker::new(registry, BELL).map(Bell)
+        pub(crate) fn new(registry: &mio::Registry, seat: Option<Arc<Seat>>) -> io::Result<Bell> {
+            Ok(Bell { own: mio::Waker::new(registry, BELL)?, seat })
+        }
+    }
+
+    impl Seat {
+        pub(crate) fn new(ring_shared: impl Fn() + Send + Sync + 'static) -> Arc<Seat> {
+            let ring_shared = Box::new(ring_shared);
+            Arc::new(Seat { in_shared: AtomicBool::new(false), ring_shared })
+        }
+
+        /// The owner, before it announces its sleep.
+        pub(crate) fn take(&self, shared: bool) {
+            // Relaxed: the announcement releases it.
+            self.in_shared.store(shared, Ordering::Relaxed);
         }
     }
 
     impl super::Ring for Bell {
         fn ring(&self) {
+            if let Some(seat) = &self.seat
+                && seat.in_shared.load(Ordering::Relaxed)
+            {
+                return (seat.ring_shared)();
+            }
             // An eventfd whose reader holds it open can fail to be written only when its counter is full, which mio
             // resets. There is nothing a sender could do about any other failure.
-            let _ = self.0.wake();
+            let _ = self.own.wake();
         }
     }
 }

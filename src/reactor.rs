@@ -17,6 +17,8 @@ pub(crate) mod interest;
 #[cfg(not(loom))]
 pub(crate) mod poll;
 #[cfg(not(loom))]
+pub(crate) mod shared;
+#[cfg(not(loom))]
 pub(crate) mod source;
 
 #[cfg(not(loom))]

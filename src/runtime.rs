@@ -19,7 +19,7 @@ pub(crate) mod spawn;
 mod watch;
 
 pub use block_on::block_on;
-pub use builder::{Builder, Pin, Runtime, ShardInfo, ShutdownReport};
+pub use builder::{Builder, Mode, Pin, Runtime, ShardInfo, ShutdownReport};
 pub use calls::{CallError, SubmitError, SubmitErrorKind};
 pub use handle::Handle;
 pub use host::HostedShard;

@@ -26,12 +26,12 @@ mod listen;
 
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
-use crate::net::{Accepted, Acceptor, TcpListener};
-use crate::runtime::{Handle, shutdown_requested};
+use crate::net::{Accepted, Acceptor, TcpListener, TcpStream};
+use crate::runtime::{Handle, Mode, shutdown_requested};
 use crate::shard::context::with_current;
 use crate::task::failure::JoinError;
 use crate::task::join::JoinHandle;
-use connection::Settings;
+use connection::{Settings, connection};
 use drain::Drain;
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
@@ -41,7 +41,6 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -141,7 +140,7 @@ impl Builder {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         if self.addresses.is_empty() {
-            return Err(Error::new(ErrorKind::Config, "the server has no address to listen on"));
+            return Err(no_address());
         }
         let listeners = listen::bind_all(&self.addresses, handle.shard_count(), self.backlog)?;
         let mut shards = Vec::new();
@@ -149,21 +148,74 @@ impl Builder {
             let (factory, settings, observer) =
                 (factory.clone(), self.settings.clone(), self.observer.clone());
             let task = handle.spawn_on(shard, move || {
-                serve_shard(shard, listeners, factory, settings, observer)
+                serve_shard(shard, listeners, factory(shard), settings, observer)
             });
             match task {
                 Ok(task) => shards.push(task),
                 Err(refused) => {
                     shards.iter().for_each(JoinHandle::abort);
-                    return Err(Error::new(
-                        ErrorKind::Start,
-                        format!("the server cannot start: {refused}"),
-                    ));
+                    return Err(cannot_start(refused));
                 }
             }
         }
         Ok(Server { addresses: listeners.addresses, shards })
     }
+
+    /// [`start`](Self::start) with a service that may be sent between threads, so that it can be served in either mode:
+    /// in thread-per-core mode each shard gets a clone of it; in work-stealing mode there is one listening socket per
+    /// address, and any worker may serve any connection.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Examples
+    /// ```
+    /// use corelane::{Mode, Runtime, server::Server};
+    /// use hyper::{Response, body::Bytes, service::service_fn};
+    /// use http_body_util::Full;
+    /// let runtime = Runtime::builder().mode(Mode::WorkStealing).start()?;
+    /// let service = service_fn(|_request| async {
+    ///     Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("Hello")))
+    /// });
+    /// let server = Server::builder().listen("127.0.0.1:0".parse()?).start_send(runtime.handle(), service)?;
+    /// assert_ne!(server.local_addrs()[0].port(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn start_send<S, B>(self, handle: &Handle, service: S) -> Result<Server, Error>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if handle.mode() == Mode::ThreadPerCore {
+            return self.start(handle, move |_shard| service);
+        }
+        if self.addresses.is_empty() {
+            return Err(no_address());
+        }
+        let listen::Bound { addresses, by_shard } =
+            listen::bind_all(&self.addresses, 1, self.backlog)?;
+        let listeners = by_shard.into_iter().flatten().collect();
+        let (settings, observer) = (self.settings, self.observer);
+        let first = ShardId::new(0);
+        let serving =
+            handle.spawn_on(first, move || serve_pool(listeners, service, settings, observer));
+        match serving {
+            Ok(task) => Ok(Server { addresses, shards: vec![task] }),
+            Err(refused) => Err(cannot_start(refused)),
+        }
+    }
+}
+
+fn no_address() -> Error {
+    Error::new(ErrorKind::Config, "the server has no address to listen on")
+}
+
+fn cannot_start(refused: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Start, format!("the server cannot start: {refused}"))
 }
 
 /// A running server.
@@ -236,26 +288,26 @@ async fn all_ended(mut tasks: Vec<JoinHandle<Result<(), Died>>>) -> Result<(), D
 }
 
 /// Serves one shard's listeners until the shutdown.
-async fn serve_shard<F, S, B>(
+async fn serve_shard<S, B>(
     shard: ShardId,
     listeners: Vec<std::net::TcpListener>,
-    factory: F,
+    service: S,
     settings: Settings,
     observer: Observer,
 ) -> Result<(), Died>
 where
-    F: FnOnce(ShardId) -> S,
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let service = factory(shard);
-    let drain = Rc::new(Drain::default());
+    let drain = Arc::new(Drain::default());
     let accept = |listener: std::net::TcpListener| {
-        let (service, drain, settings, observer) =
-            (service.clone(), drain.clone(), settings.clone(), observer.clone());
-        crate::spawn_local(accept_all(shard, listener, service, settings, drain, observer))
+        let (service, drain, settings) = (service.clone(), drain.clone(), settings.clone());
+        let serve = move |stream| {
+            drop(crate::spawn_local(connection(stream, service.clone(), &settings, &drain)));
+        };
+        crate::spawn_local(accept_all(shard, listener, serve, observer.clone()))
     };
     let tasks: Vec<_> = listeners.into_iter().map(accept).collect();
     // On its own, because the connections must be told even if every listener has died before.
@@ -266,29 +318,51 @@ where
     all_ended(tasks).await
 }
 
-/// Accepts from one listener until the shutdown.
-async fn accept_all<S, B>(
-    shard: ShardId,
-    listener: std::net::TcpListener,
+/// Serves all listeners of a pool until the shutdown. Runs on one worker; what it spawns, any worker runs.
+async fn serve_pool<S, B>(
+    listeners: Vec<std::net::TcpListener>,
     service: S,
     settings: Settings,
-    drain: Rc<Drain>,
     observer: Observer,
 ) -> Result<(), Died>
 where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let drain = Arc::new(Drain::default());
+    let accept = |listener: std::net::TcpListener| {
+        let (service, drain, settings) = (service.clone(), drain.clone(), settings.clone());
+        let serve = move |stream| {
+            drop(crate::spawn(connection(stream, service.clone(), &settings, &drain)));
+        };
+        crate::spawn(accept_all(ShardId::new(0), listener, serve, observer.clone()))
+    };
+    let tasks: Vec<_> = listeners.into_iter().map(accept).collect();
+    drop(crate::spawn(async move {
+        shutdown_requested().await;
+        drain.begin();
+    }));
+    all_ended(tasks).await
+}
+
+/// Accepts from one listener until the shutdown, and has each connection served.
+async fn accept_all(
+    shard: ShardId,
+    listener: std::net::TcpListener,
+    mut serve: impl FnMut(TcpStream),
+    observer: Observer,
+) -> Result<(), Died> {
     let died = |error| Died::Listener("0.0.0.0:0".parse().expect("an address"), error);
     let listener = TcpListener::from_std(listener).map_err(died)?;
     let address = listener.local_addr().map_err(died)?;
     let mut acceptor = Acceptor::new(listener);
     // A service whose clone panics loses that connection, not the listener.
-    let serve = |stream| {
-        let serve = || connection::serve(stream, service.clone(), &settings, &drain);
-        with_current(|shard| shard.run_caught(serve));
+    let mut serve = |stream| {
+        with_current(|shard| shard.run_caught(|| serve(stream)));
     };
     let mut stop = pin!(shutdown_requested());
     loop {

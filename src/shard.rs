@@ -6,6 +6,7 @@
 pub(crate) mod context;
 pub(crate) mod counters;
 pub(crate) mod fleet;
+pub(crate) mod shared;
 pub(crate) mod spin;
 pub(crate) mod stop;
 pub(crate) mod timers;
@@ -14,13 +15,14 @@ pub(crate) mod turn;
 use crate::id::ShardId;
 use crate::limits::Limits;
 use crate::mesh::inbox::Inbox;
-use crate::park::Bell;
+use crate::park::{Bell, Seat};
 use crate::reactor::Reactor;
 use crate::reactor::poll::Poll;
 use crate::sync::Arc;
 use crate::task::home::{Home, add};
 use counters::{Counters, PublishedLine};
 use fleet::Fleet;
+use shared::Shared;
 use spin::Spin;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -41,6 +43,8 @@ pub(crate) struct Shard {
     home: Home,
     pub(crate) reactor: Reactor,
     pub(crate) timers: Timers,
+    /// Where sockets and timers go instead, if the thread is a worker of a pool.
+    shared: Option<Arc<Shared>>,
     pub(crate) counters: Counters,
     published: Arc<PublishedLine>,
     limits: Limits,
@@ -70,16 +74,27 @@ pub(crate) struct Shard {
 pub(crate) struct Seed {
     poll: Poll,
     pub(crate) inbox: Arc<Inbox>,
+    shared: Option<Arc<Shared>>,
+    pub(crate) seat: Option<Arc<Seat>>,
 }
 
 impl Seed {
     /// # Errors
     /// If the operating system has no epoll instance or eventfd for us.
     pub(crate) fn new(limits: &Limits) -> io::Result<Seed> {
+        Seed::sharing(limits, None)
+    }
+
+    /// Of a worker, whose sockets and timers are `shared`.
+    ///
+    /// # Errors
+    /// As [`Seed::new`].
+    pub(crate) fn sharing(limits: &Limits, shared: Option<Arc<Shared>>) -> io::Result<Seed> {
         let poll = Poll::new(limits.events)?;
-        let bell = Bell::new(poll.registry())?;
+        let seat = shared.clone().map(|shared| Seat::new(move || shared.reactor.ring()));
+        let bell = Bell::new(poll.registry(), seat.clone())?;
         let inbox = Arc::new(Inbox::new(bell, fleet::next_uid(), limits));
-        Ok(Seed { poll, inbox })
+        Ok(Seed { poll, inbox, shared, seat })
     }
 }
 
@@ -93,7 +108,7 @@ impl Shard {
     ) -> Rc<Shard> {
         let limits = fleet.limits().clone();
         let now = crate::time::clock::now();
-        let Seed { poll, inbox } = seed;
+        let Seed { poll, inbox, shared, .. } = seed;
         let first_task = fleet::first_task(inbox.uid());
         Rc::new(Shard {
             id,
@@ -101,6 +116,7 @@ impl Shard {
             home: Home::new(inbox, first_task),
             reactor: Reactor::new(poll),
             timers: Timers::new(now),
+            shared,
             counters: Counters::default(),
             published,
             spin: Spin::new(limits.busy_poll),
@@ -137,10 +153,19 @@ impl Shard {
         self.home.inbox()
     }
 
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// See `Inbox::uid`.
     #[inline(always)]
     pub(crate) fn uid(&self) -> u64 {
         self.uid
+    }
+
+    /// See the field.
+    pub(crate) fn shared(&self) -> Option<&Arc<Shared>> {
+        self.shared.as_ref()
     }
 
     /// The time at this turn's last look at the clock. Behind the true time by no more than a turn.

@@ -9,11 +9,12 @@ mod model;
 
 #[cfg(not(loom))]
 mod real {
+    pub(crate) use crossbeam_deque::{Injector, Steal, Stealer, Worker};
     pub(crate) use crossbeam_queue::{ArrayQueue, SegQueue};
     pub(crate) use std::alloc::dealloc;
     pub(crate) use std::cell::Cell;
     pub(crate) use std::sync::atomic::{
-        AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence,
+        AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
     pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
 

@@ -57,6 +57,11 @@ impl<T> Table<T> {
         }
     }
 
+    /// The number that the next value gets.
+    pub(crate) fn vacant(&self) -> u32 {
+        if self.first_free == NONE { self.capacity() } else { self.first_free }
+    }
+
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
         match self.entries.get(index as usize) {
             Some(Entry::Used(value)) => Some(value),
@@ -106,7 +111,9 @@ mod tests {
             let mut model = HashMap::new();
             for (step, (insert, index)) in steps.into_iter().enumerate() {
                 if insert {
+                    let vacant = table.vacant();
                     let index = table.insert(step);
+                    prop_assert_eq!(index, vacant);
                     prop_assert!(model.insert(index, step).is_none(), "number {index} was in use");
                 } else {
                     prop_assert_eq!(table.remove(index), model.remove(&index));

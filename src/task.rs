@@ -36,6 +36,8 @@ mod list;
 mod memory;
 /// The word that may be touched from anywhere, one function per transition.
 pub(crate) mod state;
+/// Tasks without a home, that any worker of a pool may run.
+pub(crate) mod stealable;
 /// `std::task::Waker` over a cell, and the stack of foreign wakes.
 pub(crate) mod waker;
 

@@ -4,7 +4,7 @@ use super::CANNOT_START;
 use super::log::{Log, OncePerSecond};
 use crate::error::Error;
 use crate::runtime::block_on::try_run;
-use crate::runtime::{Handle, Pin, Runtime, ShutdownReport, Trouble};
+use crate::runtime::{Handle, Mode, Pin, Runtime, ShutdownReport, Trouble};
 use crate::server::{Event, Server};
 use crate::signal::{Signal, SignalKind, signal};
 use crate::sys::errno::{self, Errno};
@@ -36,13 +36,13 @@ pub(super) struct Options {
     #[arg(long, value_name = "CPUS", default_value = "all")]
     cores: Cores,
 
-    /// How tasks are scheduled. Work-stealing is not part of this version.
-    #[arg(long, value_enum, default_value_t = Mode::ThreadPerCore)]
-    mode: Mode,
+    /// How tasks are scheduled: each connection stays on its core, or any core serves any connection.
+    #[arg(long, value_enum, default_value_t = ModeOption::ThreadPerCore)]
+    mode: ModeOption,
 
-    /// Whether shards must be pinned to their CPUs.
-    #[arg(long, value_enum, default_value_t = PinOption::BestEffort)]
-    pin: PinOption,
+    /// Whether shards must be pinned to their CPUs [default: best-effort; off with work-stealing].
+    #[arg(long, value_enum)]
+    pin: Option<PinOption>,
 
     /// Seconds that open requests get to finish after a signal.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
@@ -50,7 +50,7 @@ pub(super) struct Options {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Mode {
+enum ModeOption {
     ThreadPerCore,
     WorkStealing,
 }
@@ -91,20 +91,22 @@ struct Prepared {
 }
 
 fn prepare(options: &Options) -> Result<Prepared, Box<dyn std::error::Error>> {
-    if options.mode == Mode::WorkStealing {
-        return Err("this version has no work-stealing mode: leave --mode out, or use --mode thread-per-core".into());
-    }
     let log = Log::start().map_err(|error| format!("cannot start a thread that logs: {error}"))?;
     // Before anything listens, so that a signal during the start is not lost.
     let catch = |kind| signal(kind).map(|signal| (kind, signal));
     let signals = vec![catch(SignalKind::interrupt())?, catch(SignalKind::terminate())?];
-    let pin = match options.pin {
-        PinOption::Required => Pin::Required,
-        PinOption::BestEffort => Pin::BestEffort,
-        PinOption::Off => Pin::Off,
+    let mode = match options.mode {
+        ModeOption::ThreadPerCore => Mode::ThreadPerCore,
+        ModeOption::WorkStealing => Mode::WorkStealing,
+    };
+    let pin = match (options.pin, mode) {
+        (Some(PinOption::Required), _) => Pin::Required,
+        (Some(PinOption::Off), _) | (None, Mode::WorkStealing) => Pin::Off,
+        (Some(PinOption::BestEffort) | None, _) => Pin::BestEffort,
     };
     let runtime = Runtime::builder()
         .cores(options.cores.clone())
+        .mode(mode)
         .pin(pin)
         .on_trouble(reporter(log.clone()))
         .start()?;
@@ -114,7 +116,7 @@ fn prepare(options: &Options) -> Result<Prepared, Box<dyn std::error::Error>> {
 fn listen(handle: &Handle, options: &Options, log: &Log) -> Result<Server, Error> {
     let builder =
         options.listen.iter().fold(Server::builder(), |builder, &address| builder.listen(address));
-    builder.on_event(observer(log.clone())).start(handle, |_shard| Hello)
+    builder.on_event(observer(log.clone())).start_send(handle, Hello)
 }
 
 /// One line per shard.

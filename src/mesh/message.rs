@@ -71,6 +71,14 @@ impl Watchers {
         !told
     }
 
+    /// As [`poll`](Self::poll), for a socket whose home needs no telling.
+    pub(crate) fn renew(&self, waker: &Waker) {
+        if lock(&self.state).waiters.wait_again(waker) {
+            return;
+        }
+        let _: bool = self.poll(waker.clone());
+    }
+
     /// Whether a future still waits. Otherwise it was woken.
     pub(crate) fn knows(&self, id: WaiterId) -> bool {
         lock(&self.state).waiters.queue.knows(id)
@@ -82,13 +90,17 @@ impl Watchers {
         drop(waker);
     }
 
+    /// The socket stirs: everybody is to be woken.
+    pub(crate) fn take_all(&self, woken: &mut Vec<Waker>) {
+        let mut state = lock(&self.state);
+        state.told = false;
+        woken.extend(std::iter::from_fn(|| state.waiters.take()));
+    }
+
     /// The socket stirs, or its home is gone.
     pub(crate) fn wake_all(&self) {
-        let woken: Vec<Waker> = {
-            let mut state = lock(&self.state);
-            state.told = false;
-            std::iter::from_fn(|| state.waiters.take()).collect()
-        };
+        let mut woken = Vec::new();
+        self.take_all(&mut woken);
         woken.into_iter().for_each(wake_counted);
     }
 }

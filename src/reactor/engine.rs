@@ -18,7 +18,7 @@ use std::time::Duration;
 /// See the module. Only its shard's thread touches it.
 pub(crate) struct Reactor {
     poll: poll::Poll,
-    pub(super) slots: RefCell<Slots<Registered>>,
+    pub(super) slots: RefCell<Slots<Slot<Registered>>>,
     pub(super) gathered: GatherBuffer,
     pub(super) guess: Guess,
 }
@@ -128,7 +128,7 @@ impl Reactor {
         let fd = descriptor.fd().as_raw_fd();
         let registered =
             Registered { descriptor, fd, out: Vec::new(), refused: false, error: None };
-        let inserted = self.slots.borrow_mut().insert(registered);
+        let inserted = self.slots.borrow_mut().insert(Slot::new(registered));
         let key = inserted
             .map_err(|_| io::Error::other("a shard can register about a million sockets"))?;
         let token = mio::Token(key.to_bits() as usize);
@@ -374,7 +374,7 @@ impl Reactor {
 }
 
 /// Every socket is registered for everything, once.
-fn interest() -> mio::Interest {
+pub(super) fn interest() -> mio::Interest {
     mio::Interest::READABLE | mio::Interest::WRITABLE | mio::Interest::PRIORITY
 }
 
@@ -397,7 +397,7 @@ pub(super) fn retried<R>(mut call: impl FnMut() -> io::Result<R>) -> io::Result<
 }
 
 #[inline]
-fn readiness_of(event: &Event) -> Readiness {
+pub(super) fn readiness_of(event: &Event) -> Readiness {
     let flag = |set: bool, flag: Readiness| if set { flag } else { Readiness::NONE };
     flag(event.is_readable(), Readiness::READABLE)
         .with(flag(event.is_writable(), Readiness::WRITABLE))

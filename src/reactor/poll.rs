@@ -48,20 +48,23 @@ impl Poll {
     pub(crate) fn wait(&self, timeout: Option<Duration>, mut each: impl FnMut(u64, &Event)) {
         let mut events =
             self.events.take().unwrap_or_else(|| mio::Events::with_capacity(self.capacity));
-        let timeout = timeout.map(|timeout| timeout.min(LONGEST));
-        let waited = self.poll.borrow_mut().poll(&mut events, timeout);
-        if let Err(error) = &waited {
-            // EINTR: a signal, or the process was stopped and continued. The next turn waits again. Anything else
-            // would mean that the epoll fd is not ours any more.
-            assert!(
-                error.kind() == io::ErrorKind::Interrupted,
-                "waiting for sockets failed, the shard cannot go on: {error}"
-            );
-        } else {
-            for event in events.iter() {
-                each(event.token().0 as u64, event);
-            }
+        wait_for(&mut self.poll.borrow_mut(), &mut events, timeout);
+        for event in events.iter() {
+            each(event.token().0 as u64, event);
         }
         self.events.set(Some(events));
+    }
+}
+
+/// Waits for events, up to `timeout`. There may be none.
+pub(super) fn wait_for(poll: &mut mio::Poll, events: &mut mio::Events, timeout: Option<Duration>) {
+    if let Err(error) = poll.poll(events, timeout.map(|timeout| timeout.min(LONGEST))) {
+        // EINTR: a signal, or the process was stopped and continued. The next turn waits again. Anything else would mean
+        // that the epoll fd is not ours any more.
+        assert!(
+            error.kind() == io::ErrorKind::Interrupted,
+            "waiting for sockets failed, the shard cannot go on: {error}"
+        );
+        events.clear();
     }
 }

@@ -159,7 +159,6 @@ impl Waiters {
 
 /// One registered socket.
 pub(crate) struct Slot<S> {
-    generation: u32,
     pub(crate) readiness: Readiness,
     /// The socket has moved to another shard; the slot goes when nobody waits in it any more.
     pub(crate) leaving: bool,
@@ -170,6 +169,16 @@ pub(crate) struct Slot<S> {
 }
 
 impl<S> Slot<S> {
+    pub(crate) fn new(socket: S) -> Slot<S> {
+        Slot {
+            readiness: Readiness::default(),
+            leaving: false,
+            read: Waiters::default(),
+            write: Waiters::default(),
+            socket,
+        }
+    }
+
     #[inline]
     pub(crate) fn waiters(&mut self, direction: Direction) -> &mut Waiters {
         match direction {
@@ -209,54 +218,71 @@ impl<S> Slot<S> {
     }
 }
 
-/// The slots of one shard.
-pub(crate) struct Slots<S> {
-    table: Table<Slot<S>>,
+/// The slots of one reactor.
+pub(crate) struct Slots<T> {
+    table: Table<Entry<T>>,
     next_generation: u32,
 }
 
-impl<S> Slots<S> {
+struct Entry<T> {
+    generation: u32,
+    slot: T,
+}
+
+impl<T> Slots<T> {
     pub(crate) const fn new() -> Self {
         Slots { table: Table::new(), next_generation: 0 }
     }
 
-    /// A slot without readiness, or the socket back if there are too many.
-    pub(crate) fn insert(&mut self, socket: S) -> Result<SlotKey, S> {
-        if self.table.len() as u32 >= SLOTS_MAX {
-            return Err(socket);
-        }
-        // One sequence for all slots: a slot that is reused at once still gets a generation long unused.
-        let generation = self.next_generation;
-        self.next_generation = (generation + 1) & KEY_MASK;
-        let index = self.table.insert(Slot {
-            generation,
-            readiness: Readiness::default(),
-            leaving: false,
-            read: Waiters::default(),
-            write: Waiters::default(),
-            socket,
-        });
+    /// Stores a slot, or gives it back if there are too many.
+    pub(crate) fn insert(&mut self, slot: T) -> Result<SlotKey, T> {
+        let Some(generation) = self.fresh_generation() else { return Err(slot) };
+        let index = self.table.insert(Entry { generation, slot });
         Ok(SlotKey { index, generation })
     }
 
+    /// [`insert`](Self::insert), for a slot that knows its key. None: there are too many.
+    #[cfg_attr(loom, allow(dead_code))]
+    pub(crate) fn insert_with(&mut self, make: impl FnOnce(SlotKey) -> T) -> Option<&T> {
+        let generation = self.fresh_generation()?;
+        let index = self.table.vacant();
+        let slot = make(SlotKey { index, generation });
+        let index = self.table.insert(Entry { generation, slot });
+        self.table.get(index).map(|entry| &entry.slot)
+    }
+
+    /// One sequence for all slots: a slot that is reused at once still gets a generation long unused. None: every slot is
+    /// in use.
+    fn fresh_generation(&mut self) -> Option<u32> {
+        if self.table.len() as u32 >= SLOTS_MAX {
+            return None;
+        }
+        let generation = self.next_generation;
+        self.next_generation = (generation + 1) & KEY_MASK;
+        Some(generation)
+    }
+
     #[inline]
-    pub(crate) fn get_mut(&mut self, key: SlotKey) -> Option<&mut Slot<S>> {
-        self.table.get_mut(key.index).filter(|slot| slot.generation == key.generation)
+    pub(crate) fn get_mut(&mut self, key: SlotKey) -> Option<&mut T> {
+        let entry = self.table.get_mut(key.index)?;
+        if entry.generation == key.generation { Some(&mut entry.slot) } else { None }
     }
 
     #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the server's end looks at all"))]
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot<S>> {
-        self.table.iter_mut()
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.table.iter_mut().map(|entry| &mut entry.slot)
     }
 
-    pub(crate) fn remove(&mut self, key: SlotKey) -> Option<Slot<S>> {
+    pub(crate) fn remove(&mut self, key: SlotKey) -> Option<T> {
         self.get_mut(key)?;
-        self.table.remove(key.index)
+        self.table.remove(key.index).map(|entry| entry.slot)
     }
 
-    /// Takes every slot: the end of the shard.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Slot<S>> + '_ {
-        (0..self.table.capacity()).filter_map(|index| self.table.remove(index))
+    /// Takes every slot: the end of the reactor.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
+        (0..self.table.capacity())
+            .filter_map(|index| self.table.remove(index))
+            .map(|entry| entry.slot)
     }
 }
 
@@ -291,11 +317,11 @@ mod tests {
                     live.push((slots.insert(number).expect("few"), number));
                 } else {
                     let (key, value) = live.swap_remove(pick.index(live.len()));
-                    prop_assert_eq!(slots.remove(key).expect("live").socket, value);
+                    prop_assert_eq!(slots.remove(key).expect("live"), value);
                     dead.push(key);
                 }
                 for (key, value) in &live {
-                    prop_assert_eq!(&slots.get_mut(*key).expect("live").socket, value);
+                    prop_assert_eq!(&slots.get_mut(*key).expect("live"), &value);
                     prop_assert_eq!(SlotKey::from_bits(key.to_bits()), *key);
                 }
                 prop_assert!(dead.iter().all(|key| slots.get_mut(*key).is_none()));
@@ -305,9 +331,7 @@ mod tests {
 
     #[test]
     fn every_waiter_is_woken_once() {
-        let mut slots = Slots::new();
-        let key = slots.insert(()).expect("empty");
-        let slot = slots.get_mut(key).expect("live");
+        let mut slot = Slot::new(());
         let waker = || Waker::noop().clone();
         assert!(!slot.read.wait_again(&waker()), "nobody has polled");
         drop(slot.read.set_polling(waker()));

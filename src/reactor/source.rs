@@ -6,10 +6,12 @@
 //! socket stays registered with both until they have been woken. On a thread that is no shard the system call is tried
 //! and the home is asked to wake the waiting task.
 //!
-//! A source that has never had to wait is registered nowhere.
+//! A source that has never had to wait is registered nowhere. One that a worker of a pool polls is registered with the
+//! reactor that all workers share, and stays so: from there any thread can be woken.
 
 mod gathered;
 mod outside;
+mod pooled;
 mod wait;
 
 use super::engine::{Attempt, Descriptor, Gate, retried};
@@ -21,9 +23,11 @@ use crate::shard::Shard;
 use crate::shard::context::with_current;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, lock};
 use crate::task::home::add;
+use pooled::Pooled;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use wait::Wait;
 
@@ -35,6 +39,8 @@ pub(crate) struct Source<S: Socket> {
     place: AtomicU64,
     /// Locked to move, never for an operation at home.
     homes: Mutex<Homes>,
+    /// Where it is registered instead, once a worker of a pool has polled it.
+    pooled: OnceLock<Pooled>,
 }
 
 #[derive(Default)]
@@ -107,6 +113,7 @@ impl<S: Socket> Source<S> {
             shared: Arc::new(Shared { socket, unsent: AtomicBool::new(false) }),
             place: AtomicU64::new(nowhere(ready)),
             homes: Mutex::default(),
+            pooled: OnceLock::new(),
         }
     }
 
@@ -198,6 +205,10 @@ impl<S: Socket> Source<S> {
             match attempt {
                 Some(Attempt::Polled(polled)) => return polled,
                 other => {
+                    if let Some(pooled) = self.pooled.get() {
+                        let call = || call(&self.shared.socket);
+                        return pooled.poll_io(context, direction, call, &drained);
+                    }
                     if let Some(polled) = self.make_way(context, direction, other, &mut call) {
                         return polled;
                     }
@@ -281,8 +292,14 @@ impl<S: Socket> Source<S> {
             match gate {
                 Some(Gate::Try) => return Poll::Ready(Ok(())),
                 Some(Gate::Wait) => return Poll::Pending,
-                Some(Gate::Stale) if self.move_here()? => {}
-                Some(Gate::Stale) | None => return self.watch(context, direction),
+                stale @ (Some(Gate::Stale) | None) => {
+                    if let Some(pooled) = self.pooled.get() {
+                        return pooled.poll_ready(context, direction);
+                    }
+                    if stale.is_none() || !self.move_here()? {
+                        return self.watch(context, direction);
+                    }
+                }
             }
         }
     }
@@ -295,6 +312,9 @@ impl<S: Socket> Source<S> {
     ) -> io::Result<R> {
         if direction == Direction::Write && !self.send_first()? {
             return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if let Some(pooled) = self.pooled.get() {
+            return pooled.try_io(direction, || f(&self.shared.socket));
         }
         let key = with_current(|shard| match self.here(shard) {
             Here::Home(key) => Some((key, shard.reactor.readiness(key)?)),
@@ -390,6 +410,9 @@ impl<S: Socket> Source<S> {
         }
         let moved = with_current(|shard| -> io::Result<()> {
             let homes = &mut lock(&self.homes).at;
+            if let Some(shared) = shard.shared() {
+                return self.join_pool(shared, homes);
+            }
             let uid = shard.inbox().uid();
             let before = self.place.load(Ordering::Relaxed);
             let known = homes.iter().find(|home| home.inbox.uid() == uid).map(|home| home.key);
@@ -422,6 +445,9 @@ impl<S: Socket> Source<S> {
 
     /// Ends every registration. `open`: the fd lives on, so the kernel must be told.
     fn leave(&mut self, open: bool) {
+        if let Some(pooled) = self.pooled.take() {
+            pooled.leave(self.shared.fd().as_raw_fd(), open);
+        }
         let homes = std::mem::take(&mut lock(&self.homes).at);
         self.place.store(0, Ordering::Relaxed);
         for home in homes {

@@ -34,7 +34,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     refuse_nested();
     let limits = Limits::default();
     let pool = crate::blocking::Pool::new(limits.blocking_threads);
-    let fleet = Fleet::new(limits, Vec::new(), pool);
+    let fleet = Fleet::new(limits, Vec::new(), pool, false);
     let output = run(fleet.clone(), future);
     fleet.pool().close();
     output

@@ -12,13 +12,20 @@ use crate::id::{CpuId, ShardId};
 use crate::limits::Limits;
 use crate::shard::counters::PublishedLine;
 use crate::shard::fleet::{Fleet, Member};
+use crate::shard::shared::Shared;
 use crate::shard::{Seed, Shard, context};
+use crate::stealing::pool::Pool as StealingPool;
+use crate::stealing::queue::Local;
+use crate::stealing::worker::Worker;
 use crate::sync::Arc;
 use crate::sys::thread::ThreadNumber;
 use crate::sys::{affinity, cpus};
+use crate::task::stealable::Job;
+use crate::time::clock;
 use crate::topology::{Cores, Placement};
 use std::fmt;
 use std::future::Future;
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -35,6 +42,19 @@ pub enum Pin {
     Off,
 }
 
+/// How the tasks of a runtime are scheduled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Each shard runs its own tasks, and no other's. Nothing is shared, and nothing is stolen.
+    #[default]
+    ThreadPerCore,
+    /// Each shard is a worker of one pool: what is spawned with [`spawn`](crate::spawn) is run by whichever worker has time
+    /// for it, and sockets and timers are shared. What is spawned with [`spawn_local`](crate::spawn_local), and with
+    /// [`Handle::spawn_on`], stays where it is.
+    WorkStealing,
+}
+
 /// Settings of a runtime that is to be started.
 ///
 /// # Examples
@@ -48,7 +68,8 @@ pub enum Pin {
 #[must_use = "a builder does nothing before start()"]
 pub struct Builder {
     cores: Cores,
-    pin: Pin,
+    mode: Mode,
+    pin: Option<Pin>,
     limits: Limits,
     thread_name: String,
     observer: Option<watch::Observer>,
@@ -62,7 +83,8 @@ impl Default for Builder {
     fn default() -> Self {
         Builder {
             cores: Cores::All,
-            pin: Pin::default(),
+            mode: Mode::default(),
+            pin: None,
             limits: Limits::default(),
             thread_name: "corelane".into(),
             observer: None,
@@ -78,9 +100,16 @@ impl Builder {
         self
     }
 
-    /// Whether shards must be pinned. Default: [`Pin::BestEffort`].
+    /// How tasks are scheduled. Default: [`Mode::ThreadPerCore`].
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Whether shards must be pinned. Default: [`Pin::BestEffort`]; in work-stealing mode [`Pin::Off`], since there the
+    /// system may move the workers as it sees fit.
     pub fn pin(mut self, pin: Pin) -> Self {
-        self.pin = pin;
+        self.pin = Some(pin);
         self
     }
 
@@ -125,8 +154,17 @@ impl Builder {
         let limits = &self.limits;
         // The pool remembers the CPU mask of this thread, which is not pinned by us.
         let pool = Pool::new(limits.blocking_threads);
+        let shared = match self.mode {
+            Mode::ThreadPerCore => None,
+            Mode::WorkStealing => {
+                let shared = Shared::new(limits.events, clock::now()).map_err(|error| {
+                    refused("the workers got no epoll instance or eventfd to share", error)
+                })?;
+                Some(Arc::new(shared))
+            }
+        };
         let seed = |index: usize| {
-            Seed::new(limits).map_err(|error| {
+            Seed::sharing(limits, shared.clone()).map_err(|error| {
                 refused(format!("shard {index} got no epoll instance or eventfd"), error)
             })
         };
@@ -135,12 +173,21 @@ impl Builder {
             inbox: seed.inbox.clone(),
             published: Arc::new(PublishedLine::default()),
         };
-        let fleet = Fleet::new(limits.clone(), seeds.iter().map(member).collect(), pool);
+        let fleet =
+            Fleet::new(limits.clone(), seeds.iter().map(member).collect(), pool, shared.is_some());
+
+        let inboxes = seeds.iter().map(|seed| seed.inbox.clone()).collect();
+        let (pool, locals) = match shared.map(|shared| StealingPool::new(shared, inboxes)) {
+            Some((pool, locals)) => (Some(pool), locals),
+            None => (None, Vec::new()),
+        };
+        let mut locals = locals.into_iter();
 
         let mut starting = Starting { threads: Vec::new(), fleet };
         for (index, (seed, cpu)) in seeds.into_iter().zip(cpus).enumerate() {
+            let part = pool.clone().zip(locals.next());
             // On error `starting` is dropped, which stops and joins those before.
-            starting.spawn(&self, ShardId(index as u16), cpu, seed)?;
+            starting.spawn(&self, ShardId(index as u16), cpu, seed, part)?;
         }
         // Asking for every CPU means siblings too; asking for some that turn out to be siblings may be a mistake.
         let unexpected = matches!(self.cores, Cores::Count(_) | Cores::List(_));
@@ -154,6 +201,13 @@ impl Builder {
             );
         }
         Ok(runtime)
+    }
+
+    fn chosen_pin(&self) -> Pin {
+        self.pin.unwrap_or(match self.mode {
+            Mode::ThreadPerCore => Pin::default(),
+            Mode::WorkStealing => Pin::Off,
+        })
     }
 
     fn place(&self) -> Result<Placement, Error> {
@@ -212,15 +266,16 @@ impl Starting {
         shard: ShardId,
         cpu: CpuId,
         seed: Seed,
+        part: Option<Part>,
     ) -> Result<(), Error> {
         let (go, wait) = mpsc::channel();
         let (tell, report) = mpsc::channel();
         let fleet = self.fleet.clone();
-        let pin = builder.pin;
+        let pin = builder.chosen_pin();
         let name = format!("{}-{}", builder.thread_name, shard.index());
         let thread = thread::Builder::new()
             .name(name)
-            .spawn(move || shard_thread(shard, cpu, pin, seed, fleet, &tell, &wait))
+            .spawn(move || shard_thread(shard, cpu, pin, seed, part, fleet, &tell, &wait))
             .map_err(|error| {
                 refused(format!("the operating system gave no thread for {shard}"), error)
             })?;
@@ -266,12 +321,42 @@ impl Drop for Starting {
     }
 }
 
+/// A worker's part in a pool.
+type Part = (std::sync::Arc<StealingPool>, Local<Job>);
+
+/// What a thread turns.
+enum Loop {
+    Shard(Rc<Shard>),
+    Worker(Worker),
+}
+
+impl Loop {
+    fn run(&self) {
+        match self {
+            Loop::Shard(shard) => shard.run(),
+            Loop::Worker(worker) => worker.run(),
+        }
+    }
+}
+
+/// However the loop ends, the shard is closed, so that nobody waits for an answer from it.
+impl Drop for Loop {
+    fn drop(&mut self) {
+        match self {
+            Loop::Shard(shard) => shard.close(),
+            Loop::Worker(worker) => worker.close(),
+        }
+    }
+}
+
 /// The whole life of a shard's thread.
+#[allow(clippy::too_many_arguments, reason = "a thread's beginning; called once")]
 fn shard_thread(
     id: ShardId,
     cpu: CpuId,
     pin: Pin,
     seed: Seed,
+    part: Option<Part>,
     fleet: Arc<Fleet>,
     tell: &mpsc::Sender<Report>,
     go: &mpsc::Receiver<()>,
@@ -285,17 +370,14 @@ fn shard_thread(
     if failed {
         return;
     }
+    let seat = seed.seat.clone();
     let shard = Shard::new(Some(id), seed, fleet, published);
-    /// Closes the shard however its loop ends, so that nobody waits for an answer from it.
-    struct Close(std::rc::Rc<Shard>);
-    impl Drop for Close {
-        fn drop(&mut self) {
-            self.0.close();
-        }
-    }
-    let close = Close(shard);
+    let turned = match part.zip(seat) {
+        Some(((pool, local), seat)) => Loop::Worker(Worker::new(shard, pool, local, seat)),
+        None => Loop::Shard(shard),
+    };
     if go.recv().is_ok() {
-        close.0.run();
+        turned.run();
     }
 }
 
@@ -428,7 +510,8 @@ impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("cores", &self.cores)
-            .field("pin", &self.pin)
+            .field("mode", &self.mode)
+            .field("pin", &self.chosen_pin())
             .field("limits", &self.limits)
             .field("thread_name", &self.thread_name)
             .finish_non_exhaustive()

@@ -1,6 +1,7 @@
 //! What any thread may do with a runtime.
 
 use super::block_on::{refuse_nested, run};
+use super::builder::Mode;
 use crate::id::ShardId;
 use crate::mesh::message::Notice;
 use crate::shard::context::{outside, with_current};
@@ -41,6 +42,11 @@ impl Handle {
     /// [`Handle::current`], or none outside a shard.
     pub fn try_current() -> Option<Handle> {
         with_current(|shard| Handle::new(shard.fleet().clone()))
+    }
+
+    /// How the runtime schedules tasks.
+    pub fn mode(&self) -> Mode {
+        if self.fleet.is_pool() { Mode::WorkStealing } else { Mode::ThreadPerCore }
     }
 
     /// The number of shards.

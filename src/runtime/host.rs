@@ -58,7 +58,7 @@ impl HostedShard {
         let published = Arc::default();
         let member = Member { inbox: seed.inbox.clone(), published: Arc::clone(&published) };
         let pool = crate::blocking::Pool::new(limits.blocking_threads);
-        let fleet = Fleet::new(limits, vec![member], pool);
+        let fleet = Fleet::new(limits, vec![member], pool, false);
         let shard = Shard::new(Some(ShardId::new(0)), seed, fleet, published);
         Ok(HostedShard { shard, stopped: Cell::new(false) })
     }

@@ -5,6 +5,7 @@ use crate::id::TaskId;
 use crate::mesh::inbox::Inbox;
 use crate::mesh::message::Notice;
 use crate::shard::context::{outside, with_current};
+use crate::stealing::context::with_worker;
 use crate::sync::Arc;
 use crate::task::join::JoinHandle;
 use std::future::{Future, poll_fn};
@@ -40,8 +41,19 @@ where
     }
 }
 
-/// Spawns a `Send` future. In thread-per-core mode it stays on this shard, as with [`spawn_local`]; a program that uses
-/// `spawn` where it can also runs in work-stealing mode, where such a task may move.
+/// Spawns a `Send` future. In thread-per-core mode it stays on this shard, as with [`spawn_local`]; in work-stealing mode
+/// any worker may poll it and drop it, another each time.
+///
+/// What it may hold between two polls must be `Send`:
+/// ```compile_fail,E0277
+/// corelane::block_on(async {
+///     let local = std::rc::Rc::new(5);
+///     corelane::spawn(async move {
+///         corelane::yield_now().await;
+///         drop(local);
+///     });
+/// });
+/// ```
 ///
 /// # Panics
 /// Outside a shard.
@@ -59,10 +71,29 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    match with_current(|shard| JoinHandle::spawn(shard.home(), future)) {
-        Some(handle) => handle,
+    let spawned = with_current(|shard| match shard.shared() {
+        None => Ok(JoinHandle::spawn(shard.home(), future)),
+        Some(_) => Err(future),
+    });
+    match spawned {
+        Some(Ok(task)) => task,
+        Some(Err(future)) => spawn_in_pool(future),
         None => outside("spawn"),
     }
+}
+
+/// On a worker.
+fn spawn_in_pool<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let mut future = Some(future);
+    let spawned = with_worker(|worker| future.take().map(|future| worker.spawn(future))).flatten();
+    // A worker that has ended is one no more, and cancels what is spawned.
+    spawned
+        .or_else(|| future.map(spawn_local))
+        .expect("the future is spawned in one way or the other")
 }
 
 /// Lets the other tasks of this shard that are ready run first.

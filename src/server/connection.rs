@@ -11,7 +11,7 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,8 +27,13 @@ impl Default for Settings {
     }
 }
 
-/// Spawns the task of a new connection on this shard.
-pub(super) fn serve<S, B>(stream: TcpStream, service: S, settings: &Settings, drain: &Rc<Drain>)
+/// The task of a new connection.
+pub(super) fn connection<S, B>(
+    stream: TcpStream,
+    service: S,
+    settings: &Settings,
+    drain: &Arc<Drain>,
+) -> Connection<http1::UpgradeableConnection<Io<TcpStream>, S>>
 where
     S: Service<Request<Incoming>, Response = Response<B>> + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -37,18 +42,17 @@ where
 {
     let mut http = http1::Builder::new();
     http.timer(Timer).header_read_timeout(settings.header_timeout);
-    let connection = http.serve_connection(Io::new(stream), service).with_upgrades();
+    let http = http.serve_connection(Io::new(stream), service).with_upgrades();
     if drain.has_begun() {
         // Its first poll is its last chance: a request that has arrived must be seen.
         with_current(|shard| shard.reactor.read_new_sockets());
     }
-    let open = Open::new(drain.clone());
-    drop(crate::spawn_local(Connection { http: connection, open, told: false }));
+    Connection { http, open: Open::new(drain.clone()), told: false }
 }
 
 pin_project_lite::pin_project! {
     /// hyper's connection, which ends early when the shard drains.
-    struct Connection<C> {
+    pub(super) struct Connection<C> {
         #[pin]
         http: C,
         open: Open,
@@ -57,7 +61,7 @@ pin_project_lite::pin_project! {
 }
 
 /// A connection that can be asked to end after the request at hand.
-trait Graceful: Future {
+pub(super) trait Graceful: Future {
     fn graceful_shutdown(self: Pin<&mut Self>);
 }
 
@@ -96,12 +100,12 @@ impl<C: Graceful> Future for Connection<C> {
 
 /// An open connection, counted and known to the drain.
 struct Open {
-    drain: Rc<Drain>,
+    drain: Arc<Drain>,
     number: Option<u32>,
 }
 
 impl Open {
-    fn new(drain: Rc<Drain>) -> Open {
+    fn new(drain: Arc<Drain>) -> Open {
         with_current(|shard| add(&shard.counters.connections, 1));
         Open { drain, number: None }
     }

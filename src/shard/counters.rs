@@ -69,6 +69,8 @@ counters! {
     connections,
     /// Sockets that moved here from another shard.
     sockets_adopted,
+    /// Times a worker took tasks from others. Work-stealing mode only.
+    steals,
     /// Timers that fired.
     timers_fired,
     /// Tasks spawned.

@@ -16,6 +16,8 @@ pub(crate) struct Fleet {
     limits: Limits,
     members: Box<[Member]>,
     pool: Pool,
+    /// The shards are the workers of a pool.
+    is_pool: bool,
     sharded: AtomicU64,
     /// Tasks dropped by shards that stopped.
     cut: AtomicU64,
@@ -30,11 +32,17 @@ pub(crate) struct Member {
 }
 
 impl Fleet {
-    pub(crate) fn new(limits: Limits, members: Vec<Member>, pool: Pool) -> Arc<Fleet> {
+    pub(crate) fn new(
+        limits: Limits,
+        members: Vec<Member>,
+        pool: Pool,
+        is_pool: bool,
+    ) -> Arc<Fleet> {
         Arc::new(Fleet {
             limits,
             members: members.into_boxed_slice(),
             pool,
+            is_pool,
             sharded: AtomicU64::new(0),
             cut: AtomicU64::new(0),
             tasks: OnceLock::new(),
@@ -47,6 +55,10 @@ impl Fleet {
 
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    pub(crate) fn is_pool(&self) -> bool {
+        self.is_pool
     }
 
     /// A number for a new `Sharded`.

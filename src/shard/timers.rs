@@ -6,21 +6,19 @@ use std::cell::RefCell;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// One shard's timers. Only its thread touches them.
-pub(crate) struct Timers {
+/// Ticks of a millisecond since an origin.
+pub(super) struct Ticks {
     origin: Instant,
-    wheel: RefCell<Wheel<Waker>>,
-    fired: RefCell<Vec<Waker>>,
 }
 
-impl Timers {
-    pub(crate) fn new(origin: Instant) -> Timers {
-        Timers { origin, wheel: RefCell::new(Wheel::new(0)), fired: RefCell::new(Vec::new()) }
+impl Ticks {
+    pub(super) fn new(origin: Instant) -> Ticks {
+        Ticks { origin }
     }
 
     /// The first tick at which `deadline` has passed: rounded up, so that nothing fires early.
     #[inline]
-    fn tick_of(&self, deadline: Instant) -> u64 {
+    pub(super) fn of(&self, deadline: Instant) -> u64 {
         let since = deadline.saturating_duration_since(self.origin);
         since
             .as_secs()
@@ -29,13 +27,36 @@ impl Timers {
     }
 
     /// The last tick that has begun by `now`.
-    fn tick_at(&self, now: Instant) -> u64 {
+    pub(super) fn at(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.origin).as_millis() as u64
+    }
+
+    /// From `now` until `tick`. None: beyond what an `Instant` can say.
+    pub(super) fn until(&self, tick: u64, now: Instant) -> Option<Duration> {
+        let due = self.origin.checked_add(Duration::from_millis(tick))?;
+        Some(due.saturating_duration_since(now))
+    }
+}
+
+/// One shard's timers. Only its thread touches them.
+pub(crate) struct Timers {
+    ticks: Ticks,
+    wheel: RefCell<Wheel<Waker>>,
+    fired: RefCell<Vec<Waker>>,
+}
+
+impl Timers {
+    pub(crate) fn new(origin: Instant) -> Timers {
+        Timers {
+            ticks: Ticks::new(origin),
+            wheel: RefCell::new(Wheel::new(0)),
+            fired: RefCell::new(Vec::new()),
+        }
     }
 
     #[inline]
     pub(crate) fn insert(&self, deadline: Instant, waker: Waker) -> Key {
-        self.wheel.borrow_mut().insert(self.tick_of(deadline), waker)
+        self.wheel.borrow_mut().insert(self.ticks.of(deadline), waker)
     }
 
     #[inline]
@@ -63,7 +84,7 @@ impl Timers {
 
     /// Moves the timer. False: it has fired, or was never there.
     pub(crate) fn reset(&self, key: Key, deadline: Instant) -> bool {
-        let tick = self.tick_of(deadline);
+        let tick = self.ticks.of(deadline);
         self.wheel.borrow_mut().reset(key, tick)
     }
 
@@ -71,7 +92,7 @@ impl Timers {
     pub(crate) fn fire(&self, now: Instant, limit: usize) -> (usize, bool) {
         // Also when there are none: the wheel must know the time to place the next one well.
         let mut fired = self.fired.take();
-        let more = self.wheel.borrow_mut().expire(self.tick_at(now), limit, &mut fired);
+        let more = self.wheel.borrow_mut().expire(self.ticks.at(now), limit, &mut fired);
         let count = fired.len();
         for waker in fired.drain(..) {
             wake_counted(waker);
@@ -83,8 +104,7 @@ impl Timers {
     /// How long until `fire` should be called again; never longer than until the next timer.
     pub(crate) fn next(&self, now: Instant) -> Option<Duration> {
         let tick = self.wheel.borrow().next_tick()?;
-        let due = self.origin.checked_add(Duration::from_millis(tick))?;
-        Some(due.saturating_duration_since(now))
+        self.ticks.until(tick, now)
     }
 
     /// The end of the shard. Whoever waits is woken: tasks of this shard have ended, but a thread that is no shard would

@@ -74,7 +74,7 @@ impl Shard {
         now
     }
 
-    fn poll_tasks(&self) {
+    pub(crate) fn poll_tasks(&self) {
         let began = self.now.get();
         let mut left = self.limits.polls_per_turn;
         let mut looked = began;
@@ -107,7 +107,7 @@ impl Shard {
     }
 
     /// Takes what came from other threads. True: something did.
-    fn read_inbox(&self) -> bool {
+    pub(crate) fn read_inbox(&self) -> bool {
         let woken = self.home.take_foreign();
         let mut messages = 0;
         // Half of what a turn takes is for calls, however many notices there are.
@@ -168,13 +168,17 @@ impl Shard {
 
     /// With work at hand: a look that does not wait, and not in every turn.
     fn look_at_sockets(&self, now: Instant) {
+        if self.is_look_due(now) {
+            self.wait_for_sockets(now, Some(Duration::ZERO));
+        }
+    }
+
+    /// Whether it is time to look at the sockets although there is work. Asked once in each turn.
+    pub(crate) fn is_look_due(&self, now: Instant) -> bool {
         let turns = self.turns_since_io.get() + 1;
         let waited = now.duration_since(self.busy_since.get());
-        if turns < TURNS_PER_IO && waited < IO_INTERVAL {
-            self.turns_since_io.set(turns);
-            return;
-        }
-        self.wait_for_sockets(now, Some(Duration::ZERO));
+        self.turns_since_io.set(turns);
+        turns >= TURNS_PER_IO || waited >= IO_INTERVAL
     }
 
     /// Without work: spin a little if other shards talk to this one, then announce sleep, look once more, and wait.
@@ -223,18 +227,28 @@ impl Shard {
     }
 
     fn wait_for_sockets(&self, now: Instant, timeout: Option<Duration>) {
+        // Of code that is no task: calls, notices, wakers.
+        self.reactor.send_gathered();
+        self.waits(now);
+        self.reactor.poll(timeout);
+        self.works();
+        if timeout == Some(Duration::ZERO) {
+            self.publish();
+        }
+    }
+
+    /// A look at the sockets begins...
+    pub(crate) fn waits(&self, now: Instant) {
         let busy = now.duration_since(self.busy_since.get());
         add(&self.counters.busy_nanos, busy.as_nanos() as u64);
         add(&self.counters.io_polls, 1);
         self.turns_since_io.set(0);
-        // Of code that is no task: calls, notices, wakers.
-        self.reactor.send_gathered();
-        self.reactor.poll(timeout);
+    }
+
+    /// ...and has ended.
+    pub(crate) fn works(&self) {
         let now = self.look_at_clock();
         self.busy_since.set(now);
-        if timeout == Some(Duration::ZERO) {
-            self.publish();
-        }
     }
 
     /// Copies the counts to where others read them.

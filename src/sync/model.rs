@@ -15,6 +15,7 @@ use std::alloc::Layout;
 use std::cell::{Cell as PlainCell, RefCell};
 use std::collections::VecDeque;
 
+pub(crate) use crossbeam_deque::Steal;
 pub(crate) use loom::cell::{Cell, UnsafeCell};
 pub(crate) use loom::sync::atomic::Ordering;
 pub(crate) use loom::sync::{Arc, Mutex, MutexGuard};
@@ -264,6 +265,11 @@ impl AtomicBool {
     pub(crate) fn store(&self, value: bool, order: Ordering) {
         self.0.store(value.into(), order);
     }
+
+    #[track_caller]
+    pub(crate) fn swap(&self, value: bool, order: Ordering) -> bool {
+        self.0.swap(value.into(), order) != 0
+    }
 }
 
 /// `crossbeam_queue::ArrayQueue`.
@@ -314,6 +320,94 @@ impl<T> SegQueue<T> {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.len() == 0
     }
+}
+
+/// `crossbeam_deque::Worker`. Which thread takes from it is nothing that the model would care for.
+pub(crate) struct Worker<T>(std::sync::Arc<Items<T>>);
+
+/// `crossbeam_deque::Stealer`.
+pub(crate) struct Stealer<T>(std::sync::Arc<Items<T>>);
+
+/// `crossbeam_deque::Injector`.
+pub(crate) struct Injector<T>(Items<T>);
+
+impl<T> Worker<T> {
+    pub(crate) fn new_fifo() -> Self {
+        Worker(std::sync::Arc::new(Items::new()))
+    }
+
+    pub(crate) fn stealer(&self) -> Stealer<T> {
+        Stealer(self.0.clone())
+    }
+
+    pub(crate) fn push(&self, item: T) {
+        let pushed = self.0.push(item, u64::MAX);
+        assert!(pushed.is_ok(), "an unbounded queue is never full");
+    }
+
+    pub(crate) fn pop(&self) -> Option<T> {
+        self.0.pop()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len() as usize
+    }
+}
+
+impl<T> Stealer<T> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    pub(crate) fn steal(&self) -> Steal<T> {
+        stolen(self.0.pop())
+    }
+
+    /// One, and one more for the thief's own deque if there is one.
+    pub(crate) fn steal_batch_and_pop(&self, to: &Worker<T>) -> Steal<T> {
+        take_two(&self.0, to)
+    }
+}
+
+impl<T> Injector<T> {
+    pub(crate) fn new() -> Self {
+        Injector(Items::new())
+    }
+
+    pub(crate) fn push(&self, item: T) {
+        let pushed = self.0.push(item, u64::MAX);
+        assert!(pushed.is_ok(), "an unbounded queue is never full");
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    pub(crate) fn steal(&self) -> Steal<T> {
+        stolen(self.0.pop())
+    }
+
+    pub(crate) fn steal_batch_and_pop(&self, to: &Worker<T>) -> Steal<T> {
+        take_two(&self.0, to)
+    }
+}
+
+fn take_two<T>(from: &Items<T>, to: &Worker<T>) -> Steal<T> {
+    let first = from.pop();
+    if first.is_some()
+        && let Some(second) = from.pop()
+    {
+        to.push(second);
+    }
+    stolen(first)
+}
+
+fn stolen<T>(item: Option<T>) -> Steal<T> {
+    item.map_or(Steal::Empty, Steal::Success)
 }
 
 /// A queue whose order is that of the updates of its length. The list itself is hidden from loom: it is touched right

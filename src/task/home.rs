@@ -25,6 +25,8 @@ pub(crate) struct Home {
     next_id: Cell<u64>,
     /// The task being polled, or of which something is being dropped.
     current: Cell<Option<NonNull<Header>>>,
+    /// A task without a home that this thread runs.
+    guest: Cell<Option<TaskId>>,
     /// Tasks whose future has not ended.
     live: Cell<usize>,
     /// Tasks that the one being polled may still run in its own place.
@@ -79,6 +81,7 @@ impl Home {
             memory: FreeList::new(),
             next_id: Cell::new(first_id),
             current: Cell::new(None),
+            guest: Cell::new(None),
             live: Cell::new(0),
             handovers: Cell::new(0),
             closing: Cell::new(false),
@@ -130,7 +133,14 @@ impl Home {
     #[cfg_attr(loom, allow(dead_code))]
     pub(crate) fn current(&self) -> Option<TaskId> {
         // SAFETY: the cell lives for as long as it is polled, and `current` is set for no longer.
-        self.current.get().map(|header| unsafe { header.as_ref() }.id())
+        self.current.get().map(|header| unsafe { header.as_ref() }.id()).or(self.guest.get())
+    }
+
+    /// Runs `f`, which is a poll of a task that has no home.
+    pub(crate) fn as_guest(&self, task: TaskId, f: impl FnOnce()) {
+        let outer = self.guest.replace(Some(task));
+        f();
+        self.guest.set(outer);
     }
 
     /// Runs `f`, in which the task's code may run: see [`current`](Self::current).

@@ -9,6 +9,7 @@ use super::cell::{self, Header};
 use super::failure::JoinError;
 use super::home::Home;
 use super::state::Request;
+use super::stealable::Job;
 use super::waker;
 use crate::id::TaskId;
 use crate::mesh::call::{Answer, Reply};
@@ -254,6 +255,8 @@ pub struct AbortHandle {
 #[derive(Clone)]
 enum Target {
     Task(Reference),
+    /// A task that any worker may run.
+    Stealable(Job),
     /// A task that is still on its way to its shard.
     Early(Arc<Mutex<Early>>, TaskId),
     /// A task whose output has been taken.
@@ -308,11 +311,16 @@ impl AbortHandle {
         AbortHandle { target: Target::Early(early, task) }
     }
 
+    pub(crate) fn stealable(task: Job) -> AbortHandle {
+        AbortHandle { target: Target::Stealable(task) }
+    }
+
     /// As [`JoinHandle::abort`].
     pub fn abort(&self) {
         match &self.target {
             // SAFETY: this handle holds a reference.
             Target::Task(task) => unsafe { abort(task.0) },
+            Target::Stealable(task) => task.clone().abort(),
             Target::Early(early, _) => {
                 let task = Early::abort(early);
                 if let Some(task) = task {
@@ -328,6 +336,7 @@ impl AbortHandle {
         match &self.target {
             // SAFETY: this handle holds a reference.
             Target::Task(task) => unsafe { task.0.as_ref() }.is_finished(),
+            Target::Stealable(task) => task.is_finished(),
             Target::Early(early, _) => {
                 lock(early).task.as_ref().is_some_and(AbortHandle::is_finished)
             }
@@ -340,6 +349,7 @@ impl AbortHandle {
         match &self.target {
             // SAFETY: this handle holds a reference.
             Target::Task(task) => unsafe { task.0.as_ref() }.id(),
+            Target::Stealable(task) => task.id(),
             Target::Early(_, task) | Target::Ended(task) => *task,
         }
     }

@@ -25,7 +25,7 @@ struct Shard {
 impl Shard {
     fn new() -> Shard {
         let poll = mio::Poll::new().unwrap();
-        let bell = Bell::new(poll.registry()).unwrap();
+        let bell = Bell::new(poll.registry(), None).unwrap();
         Shard {
             home: Home::new(std::sync::Arc::new(Inbox::new(bell, 1, &Limits::default())), 0),
             _poll: poll,

@@ -8,6 +8,7 @@ use crate::mesh::inbox::Inbox;
 use crate::mesh::message::{Alarm, Notice};
 use crate::shard::Shard;
 use crate::shard::context::{outside, with_current};
+use crate::shard::shared::Shared;
 use crate::sync::Arc;
 use crate::time::wheel::Key;
 use std::future::Future;
@@ -78,6 +79,8 @@ enum Timer {
     Idle,
     /// In the wheel of the home.
     Armed(Key),
+    /// In the wheel that the workers of a pool share.
+    Pooled(Arc<Shared>, Key),
     /// The home was asked from outside.
     Asked(Arc<Alarm>),
     Fired,
@@ -87,7 +90,7 @@ impl std::fmt::Debug for Timer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Timer::Idle => "Idle",
-            Timer::Armed(_) | Timer::Asked(_) => "Armed",
+            Timer::Armed(_) | Timer::Pooled(..) | Timer::Asked(_) => "Armed",
             Timer::Fired => "Fired",
         })
     }
@@ -112,6 +115,11 @@ impl Sleep {
         if let Timer::Armed(key) = this.timer
             && with_current(|shard| this.is_home(shard) && shard.timers.reset(key, deadline))
                 == Some(true)
+        {
+            return;
+        }
+        if let Timer::Pooled(shared, key) = &this.timer
+            && shared.reset(*key, deadline)
         {
             return;
         }
@@ -142,6 +150,7 @@ impl Sleep {
                     home.notify(Notice::CancelTimer(key));
                 }
             }
+            Timer::Pooled(shared, key) => shared.disarm(key),
             Timer::Asked(alarm) => {
                 if let Some(home) = &self.home {
                     home.notify(Notice::CancelAlarm(alarm));
@@ -153,10 +162,17 @@ impl Sleep {
     /// On a shard. Some: the answer.
     #[inline]
     fn poll_on(&mut self, shard: &Shard, context: &Context<'_>) -> Option<Poll<()>> {
-        match self.timer {
+        match &self.timer {
             Timer::Fired => return Some(Poll::Ready(())),
-            Timer::Armed(key) if self.is_home(shard) => {
+            &Timer::Armed(key) if self.is_home(shard) => {
                 if shard.timers.renew(key, context.waker()) {
+                    return Some(Poll::Pending);
+                }
+                self.timer = Timer::Fired;
+                return Some(Poll::Ready(()));
+            }
+            Timer::Pooled(shared, key) => {
+                if shared.renew(*key, context.waker()) {
                     return Some(Poll::Pending);
                 }
                 self.timer = Timer::Fired;
@@ -174,6 +190,11 @@ impl Sleep {
             self.timer = Timer::Fired;
             return Some(Poll::Ready(()));
         }
+        if let Some(shared) = shard.shared() {
+            let key = shared.arm(self.deadline, context.waker().clone());
+            self.timer = Timer::Pooled(shared.clone(), key);
+            return Some(Poll::Pending);
+        }
         if !self.is_home(shard) {
             self.home = Some(shard.inbox().clone());
         }
@@ -187,6 +208,11 @@ impl Sleep {
             self.disarm();
             self.timer = Timer::Fired;
             return Poll::Ready(());
+        }
+        if let Timer::Pooled(shared, key) = &self.timer
+            && shared.renew(*key, context.waker())
+        {
+            return Poll::Pending;
         }
         let Some(home) = self.home.clone() else { outside("a timer") };
         let alarm = match &self.timer {

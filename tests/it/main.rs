@@ -20,6 +20,7 @@ mod memory;
 mod panics;
 mod runtime;
 mod sharing;
+mod stealing;
 mod stopping;
 mod tasks;
 mod threads;

@@ -33,7 +33,7 @@ const FLOORS: &[(u8, &[&str])] = &[
 ];
 
 /// Modules that never import each other, though they are on one floor.
-const STRANGERS: &[(&str, &str)] = &[("shard", "stealing")];
+const STRANGERS: &[(&str, &str)] = &[];
 
 /// Names that only some files may name, as paths from outside the crate, and those files.
 const NAMES: &[(&str, &[&str])] = &[

@@ -1,5 +1,6 @@
 //! Waiting for readiness through `&self`: any number of tasks, none of which is forgotten.
 
+use super::pooled::Pooled;
 use super::{Here, Socket, Source, place_of};
 use crate::mesh::message::Watchers;
 use crate::reactor::interest::{Interest, Ready};
@@ -55,6 +56,27 @@ impl<'a, S: Socket> Wait<'a, S> {
         Some(Poll::Pending)
     }
 
+    /// Registered with a pool, whatever thread this is.
+    fn poll_pooled(&mut self, pooled: &Pooled, context: &Context<'_>) -> Poll<io::Result<Ready>> {
+        if with_current(Shard::charge_io) == Some(false) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Poll::Ready(ready) = pooled.ready(self.interest) {
+            return Poll::Ready(ready);
+        }
+        for direction in self.directions() {
+            let watchers = pooled.waiting(direction);
+            let watching = self.watching[direction as usize].take();
+            // Those of the home that it had before do not wake any more.
+            let mut id =
+                watching.filter(|(known, _)| Arc::ptr_eq(known, watchers)).map(|(_, id)| id);
+            let _: bool = watchers.wait(&mut id, context.waker().clone());
+            self.watching[direction as usize] = id.map(|id| (watchers.clone(), id));
+        }
+        pooled.ready(self.interest)
+    }
+
     /// On a thread that is no shard, or when the socket cannot move: the home wakes, and what it wakes for is taken on
     /// trust.
     fn poll_outside(&mut self, context: &Context<'_>) -> Poll<io::Result<Ready>> {
@@ -88,6 +110,9 @@ impl<S: Socket> Future for Wait<'_, S> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<Ready>> {
         loop {
             let source = self.source;
+            if let Some(pooled) = source.pooled.get() {
+                return self.poll_pooled(pooled, context);
+            }
             let here = with_current(|shard| {
                 if !shard.charge_io() {
                     context.waker().wake_by_ref();

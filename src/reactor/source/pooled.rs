@@ -1,0 +1,136 @@
+//! A socket that is registered with the reactor of a pool: any thread can use it, and none is its home.
+
+use super::{Registration, Socket, Source, assumed};
+use crate::mesh::message::{Notice, Watchers};
+use crate::reactor::engine::retried;
+use crate::reactor::interest::{Interest, Ready};
+use crate::reactor::shared::{Look, SharedSlot};
+use crate::reactor::slots::{Direction, Readiness};
+use crate::shard::shared::Shared;
+use crate::sync::{Arc, Ordering};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::task::{Context, Poll};
+
+/// Its place in a pool.
+pub(super) struct Pooled {
+    shared: Arc<Shared>,
+    slot: Arc<SharedSlot>,
+}
+
+/// The place of a socket that is registered with a pool: no shard has this uid.
+const IN_POOL: u64 = u64::MAX;
+
+impl<S: Socket> Source<S> {
+    /// Registers with the pool of the worker that polls. The shards it has been registered with let go, unless somebody
+    /// waits there. `homes` are locked by the caller.
+    pub(super) fn join_pool(
+        &self,
+        shared: &Arc<Shared>,
+        homes: &mut Vec<Registration>,
+    ) -> io::Result<()> {
+        if self.pooled.get().is_none() {
+            let assumed = assumed(self.place.load(Ordering::Relaxed)).unwrap_or_default();
+            let fd = self.shared.socket.as_fd().as_raw_fd();
+            let slot = shared.reactor.register(fd, assumed)?;
+            // Nobody else sets it: the homes are locked.
+            let _ = self.pooled.set(Pooled { shared: shared.clone(), slot });
+            self.place.store(IN_POOL, Ordering::Relaxed);
+        }
+        for home in homes.iter() {
+            home.inbox.notify(Notice::MovedAway(home.key));
+        }
+        Ok(())
+    }
+}
+
+impl Pooled {
+    /// See `Source::poll_io`. `drained` says of a result that the kernel has no more for now.
+    pub(super) fn poll_io<R>(
+        &self,
+        context: &Context<'_>,
+        direction: Direction,
+        mut call: impl FnMut() -> io::Result<R>,
+        drained: &impl Fn(&R) -> bool,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            let Some(look) = self.slot.poll(direction, context.waker()) else {
+                return self.pending();
+            };
+            match retried(&mut call) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.slot.clear(look, Readiness::over(direction));
+                }
+                Ok(result) => {
+                    if drained(&result) {
+                        self.slot.clear(look, Readiness::transient(direction));
+                    }
+                    return Poll::Ready(Ok(result));
+                }
+                failed => return Poll::Ready(failed),
+            }
+        }
+    }
+
+    /// See `Source::poll_ready`.
+    pub(super) fn poll_ready(
+        &self,
+        context: &Context<'_>,
+        direction: Direction,
+    ) -> Poll<io::Result<()>> {
+        match self.slot.poll(direction, context.waker()) {
+            Some(_) => Poll::Ready(Ok(())),
+            None => self.pending(),
+        }
+    }
+
+    /// See `Source::try_io`.
+    pub(super) fn try_io<R>(
+        &self,
+        direction: Direction,
+        call: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        let look = self.slot.look();
+        if !look.readiness().intersects(Readiness::of(direction)) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let result = call();
+        if let Err(error) = &result
+            && error.kind() == io::ErrorKind::WouldBlock
+        {
+            self.slot.clear(look, Readiness::over(direction));
+        }
+        result
+    }
+
+    /// Somebody waits, unless nothing will ever come.
+    fn pending<R>(&self) -> Poll<io::Result<R>> {
+        if self.slot.is_closed() { Poll::Ready(Err(closed())) } else { Poll::Pending }
+    }
+
+    /// What satisfies `interest` now, or an error if nothing ever will.
+    pub(super) fn ready(&self, interest: Interest) -> Poll<io::Result<Ready>> {
+        let ready = Look::for_interest(self.slot.look(), interest);
+        if ready.is_empty() { self.pending() } else { Poll::Ready(Ok(Ready::new(ready))) }
+    }
+
+    /// Those who wait for one direction.
+    pub(super) fn waiting(&self, direction: Direction) -> &Arc<Watchers> {
+        self.slot.waiting(direction)
+    }
+
+    /// The socket is closed, or if `open`, lives on elsewhere.
+    pub(super) fn leave(&self, fd: RawFd, open: bool) {
+        if open {
+            self.shared.reactor.deregister(&self.slot, fd);
+        } else {
+            self.shared.reactor.forget(&self.slot);
+        }
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::other(
+        "the runtime that watches this socket has shut down: take it out with into_std, and make a new one",
+    )
+}

@@ -1,0 +1,90 @@
+//! Who of a pool's workers sleeps, who searches, and how a new task finds one of them.
+//!
+//! ```text
+//! pusher:  push; fence; if nobody searches and somebody sleeps: make one of the sleepers the searcher, and wake it
+//! worker:  searches, in vain; joins the sleepers and is no searcher any more; fence; looks at every queue again; sleeps
+//! ```
+//!
+//! One searcher at a time: it wakes the next when it has found something, so a burst of tasks wakes as many workers as it
+//! needs, one after the other, and a trickle does not wake all of them for each task. The fences are partners: either the
+//! worker's last look sees the task, or the pusher sees that nobody searches and that somebody sleeps.
+//!
+//! The fence of the worker is that of [`Unparker::announce`](crate::park::Unparker::announce), which it calls in between.
+
+use crate::sync::{AtomicBool, AtomicU32, CachePadded, Mutex, Ordering, fence, lock};
+
+/// See the module.
+pub(crate) struct Idle {
+    searching: CachePadded<AtomicBool>,
+    /// How many sleep; written under the lock.
+    count: AtomicU32,
+    sleepers: Mutex<Vec<usize>>,
+}
+
+impl Idle {
+    pub(crate) fn new() -> Idle {
+        Idle {
+            searching: CachePadded::new(AtomicBool::new(false)),
+            count: AtomicU32::new(0),
+            sleepers: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// After a push: the worker that must be woken. It searches from now on.
+    pub(crate) fn notify(&self) -> Option<usize> {
+        // Partner: the fence between `sleep` and the worker's last look.
+        fence(Ordering::SeqCst);
+        if self.searching.load(Ordering::Relaxed) || self.count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut sleepers = lock(&self.sleepers);
+        if sleepers.is_empty() || self.searching.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let woken = sleepers.pop();
+        self.count.store(sleepers.len() as u32, Ordering::Relaxed);
+        woken
+    }
+
+    /// A worker has nothing to do. True: it is the searcher now.
+    #[must_use]
+    pub(crate) fn search(&self) -> bool {
+        !self.searching.load(Ordering::Relaxed) && !self.searching.swap(true, Ordering::Relaxed)
+    }
+
+    /// The searcher has found something. It looks whether there is more, and if so, calls `notify`: who pushed until now
+    /// has relied on it.
+    pub(crate) fn found(&self) {
+        self.searching.store(false, Ordering::Relaxed);
+        // Partner: the fence in `notify`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// A worker is about to sleep, and if it was the `searcher`, is so no more. It looks at every queue after a fence.
+    pub(crate) fn sleep(&self, worker: usize, searcher: bool) {
+        let mut sleepers = lock(&self.sleepers);
+        sleepers.push(worker);
+        self.count.store(sleepers.len() as u32, Ordering::Relaxed);
+        drop(sleepers);
+        if searcher {
+            self.searching.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// How many sleep, as of a moment ago.
+    pub(crate) fn sleeping(&self) -> usize {
+        self.count.load(Ordering::Relaxed) as usize
+    }
+
+    /// A worker is awake. True: somebody has made it the searcher.
+    #[must_use]
+    pub(crate) fn wake(&self, worker: usize) -> bool {
+        let mut sleepers = lock(&self.sleepers);
+        let place = sleepers.iter().position(|&sleeper| sleeper == worker);
+        if let Some(place) = place {
+            sleepers.remove(place);
+            self.count.store(sleepers.len() as u32, Ordering::Relaxed);
+        }
+        place.is_none()
+    }
+}

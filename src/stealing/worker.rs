@@ -1,0 +1,298 @@
+//! A worker's loop.
+//!
+//! One turn, each phase bounded as a shard's is:
+//!
+//! - run tasks that are ready: the worker's own, now and then those for everybody;
+//! - poll local tasks, empty the inbox, fire timers of other threads, as a shard does;
+//! - with work at hand: look at the shared sockets and timers now and then, without waiting;
+//! - without: search; then sleep, on behalf of all workers if nobody else does.
+
+use super::context;
+use super::pool::Pool;
+use super::queue::{Local, Seen};
+use crate::limits::CLOCK_STRIDE;
+use crate::park::Seat;
+use crate::shard::Shard;
+use crate::shard::context::enter as enter_shard;
+use crate::task::home::add;
+use crate::task::stealable::{Job, Why};
+use crate::task::waker::wake_counted;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+/// Tasks between two looks at those for everybody. A prime, so that it falls in with no period of the tasks.
+const INJECTED_STRIDE: u32 = 61;
+
+/// While somebody works and others sleep, one of them wakes this often, to see whether the one that works is held up.
+const GUARD_INTERVAL: Duration = Duration::from_millis(10);
+
+/// See the module. Only its own thread touches it.
+pub(crate) struct Worker {
+    shard: Rc<Shard>,
+    pool: Arc<Pool>,
+    local: Local<Job>,
+    index: usize,
+    seat: crate::sync::Arc<Seat>,
+    /// Whether it is the one worker that searches.
+    searcher: Cell<bool>,
+    /// A task runs: it keeps this worker busy.
+    running: Cell<bool>,
+    until_injected: Cell<u32>,
+    random: Cell<u32>,
+    woken: RefCell<Vec<Waker>>,
+    seen: RefCell<Seen>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        shard: Rc<Shard>,
+        pool: Arc<Pool>,
+        local: Local<Job>,
+        seat: crate::sync::Arc<Seat>,
+    ) -> Worker {
+        let index = local.index();
+        Worker {
+            shard,
+            pool,
+            local,
+            index,
+            seat,
+            searcher: Cell::new(false),
+            running: Cell::new(false),
+            until_injected: Cell::new(INJECTED_STRIDE),
+            random: Cell::new(index as u32 * 2 + 1),
+            woken: RefCell::new(Vec::new()),
+            seen: RefCell::new(Seen::default()),
+        }
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Runs until it was asked to stop and no task is left, or its time is up.
+    pub(crate) fn run(&self) {
+        enter_shard(&self.shard, || {
+            context::enter(self, || {
+                while !self.is_stopped() {
+                    self.turn();
+                }
+            });
+        });
+    }
+
+    /// The end: local tasks are dropped, and by the last worker, all others.
+    pub(crate) fn close(&self) {
+        self.shard.close();
+        enter_shard(&self.shard, || context::enter(self, || self.pool.leave(self.shard.fleet())));
+    }
+
+    fn is_stopped(&self) -> bool {
+        let Some(deadline) = self.shard.stopping() else { return false };
+        self.pool.stop();
+        self.is_done() || self.shard.now() >= deadline
+    }
+
+    fn is_done(&self) -> bool {
+        self.shard.home().live() == 0 && self.pool.live() == 0
+    }
+
+    /// Spawns a task that any worker may run.
+    pub(crate) fn spawn<F>(&self, future: F) -> crate::task::join::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let home = self.shard.home();
+        add(&home.counts().spawned, 1);
+        self.pool.spawn(future, home.fresh_id())
+    }
+
+    /// Queues a task that has become ready on this thread.
+    pub(super) fn push(&self, job: Job, why: Why) {
+        let runs = self.running.get();
+        let surplus = match why {
+            // What a task wakes comes next, without waking anybody: its data is here.
+            Why::Woken if runs => self.local.push_last_in(&self.pool.queues, job),
+            // The task that spawns keeps this worker busy.
+            Why::Spawned => {
+                self.local.push(job);
+                true
+            }
+            Why::Woken | Why::Yielded => {
+                self.local.push(job);
+                self.local.len() > 1
+            }
+        };
+        if surplus {
+            self.pool.notify();
+        }
+    }
+
+    fn turn(&self) {
+        self.run_jobs();
+        self.shard.poll_tasks();
+        self.shard.read_inbox();
+        let now = self.shard.look_at_clock();
+        let counters = &self.shard.counters;
+        let (fired, more) = self.shard.timers.fire(now, self.shard.limits().timers_per_turn);
+        add(&counters.timers_fired, fired as u64);
+        add(&counters.turns, 1);
+        if more || self.has_work() || self.is_stopped() {
+            self.stop_searching();
+            if self.shard.is_look_due(now) {
+                self.look(now);
+            }
+        } else {
+            self.search(now);
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.local.has_any(&self.pool.queues) || self.shard.has_work()
+    }
+
+    fn run_jobs(&self) {
+        let limits = self.shard.limits();
+        let began = self.shard.now();
+        let mut until_look = CLOCK_STRIDE;
+        for _ in 0..limits.polls_per_turn {
+            let Some(job) = self.next_job() else { break };
+            self.run_job(job);
+            until_look -= 1;
+            if until_look == 0 {
+                until_look = CLOCK_STRIDE;
+                if self.shard.look_at_clock().duration_since(began) >= limits.turn_time {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn next_job(&self) -> Option<Job> {
+        let queues = &self.pool.queues;
+        let until_injected = self.until_injected.get() - 1;
+        if until_injected > 0 {
+            self.until_injected.set(until_injected);
+            return self.local.pop(queues).or_else(|| queues.take_injected(&self.local));
+        }
+        self.until_injected.set(INJECTED_STRIDE);
+        queues.take_injected(&self.local).or_else(|| self.local.pop(queues))
+    }
+
+    fn run_job(&self, job: Job) {
+        self.stop_searching();
+        self.shard.begin_poll();
+        add(&self.shard.counters.polls, 1);
+        self.running.set(true);
+        self.shard.home().as_guest(job.id(), || job.run());
+        self.running.set(false);
+    }
+
+    /// There is something to do. Who pushed while this worker searched has relied on it.
+    fn stop_searching(&self) {
+        if self.searcher.replace(false) {
+            self.pool.idle.found();
+            if self.pool.queues.has_any() {
+                self.pool.notify();
+            }
+        }
+    }
+
+    /// Nothing to do here: takes a task from elsewhere, or sleeps.
+    fn search(&self, now: Instant) {
+        if self.searcher.get() || self.pool.idle.search() {
+            self.searcher.set(true);
+            if let Some(job) = self.pool.queues.steal(&self.local, self.random()) {
+                add(&self.shard.counters.steals, 1);
+                return self.run_job(job);
+            }
+        }
+        self.sleep(now);
+    }
+
+    /// xorshift: which worker to steal from first.
+    fn random(&self) -> usize {
+        let mut random = self.random.get();
+        random ^= random << 13;
+        random ^= random >> 17;
+        random ^= random << 5;
+        self.random.set(random);
+        random as usize % self.pool.len()
+    }
+
+    /// Looks at the shared sockets and timers, without waiting, unless somebody else does.
+    fn look(&self, now: Instant) {
+        let shared = &self.pool.shared;
+        let mut woken = self.woken.take();
+        self.shard.waits(now);
+        if let Some(mut driver) = shared.reactor.try_drive() {
+            shared.reactor.drive(&mut driver, Some(Duration::ZERO), &mut woken);
+        }
+        self.shard.works();
+        self.shard.publish();
+        self.wake(woken);
+    }
+
+    fn sleep(&self, now: Instant) {
+        let pool = &*self.pool;
+        let shared = &pool.shared;
+        let mut driver = shared.reactor.try_drive();
+        // While somebody works, one of those who sleep has an eye on it.
+        let others_sleep = pool.idle.sleeping() + 1 >= pool.len();
+        let guards = !others_sleep && pool.take_guard();
+        let timers = driver.as_ref().and_then(|_| shared.sleep(now));
+        let stop = self.shard.stopping().map(|stop| stop.saturating_duration_since(now));
+        let timeout = [timers, stop, self.shard.timers.next(now), guards.then_some(GUARD_INTERVAL)];
+        let timeout = timeout.into_iter().flatten().min();
+        add(&self.shard.counters.parks, 1);
+        self.shard.publish();
+        self.seat.take(driver.is_some());
+        pool.idle.sleep(self.index, self.searcher.replace(false));
+        let unparker = self.shard.inbox().unparker();
+        unparker.announce();
+        let mut woken = self.woken.take();
+        let stays = self.shard.inbox().is_empty()
+            && !pool.queues.has_any()
+            && !(self.shard.stopping().is_some() && self.is_done());
+        if stays {
+            self.shard.waits(now);
+            match &mut driver {
+                Some(driver) => shared.reactor.drive(driver, timeout, &mut woken),
+                None => self.shard.reactor.poll(timeout),
+            }
+            self.shard.works();
+        }
+        unparker.awake();
+        self.searcher.set(pool.idle.wake(self.index));
+        if driver.take().is_some() {
+            shared.awake();
+        }
+        if guards {
+            pool.leave_guard();
+            if let Some(job) = pool.queues.rescue(&mut self.seen.borrow_mut()) {
+                add(&self.shard.counters.steals, 1);
+                self.local.push(job);
+            }
+        }
+        self.wake(woken);
+    }
+
+    /// Wakes those whose sockets are ready or whose time has come, when nothing is locked.
+    fn wake(&self, mut woken: Vec<Waker>) {
+        let limit = self.shard.limits().timers_per_turn;
+        let (fired, _) = self.pool.shared.expire(self.shard.now(), limit, &mut woken);
+        add(&self.shard.counters.timers_fired, fired as u64);
+        for waker in woken.drain(..) {
+            wake_counted(waker);
+        }
+        self.woken.replace(woken);
+        // From here on nobody waits for sockets. If this worker should be held up, somebody must notice.
+        if self.has_work() && !self.pool.is_guarded() {
+            self.pool.notify();
+        }
+    }
+}
