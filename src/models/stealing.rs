@@ -113,7 +113,9 @@ fn worker(shared: &Shared, local: &Local<usize>) {
         shared.idle.sleep(index, resigns);
         let unparker = &shared.unparkers[index];
         unparker.announce();
-        let stays = omission == Omission::LastLook || !shared.queues.has_any();
+        let looks = omission != Omission::LastLook;
+        let found = looks && shared.queues.has_any() && !shared.idle.another_searches(index);
+        let stays = !found;
         if stays && !shared.is_done() {
             unparker.wait();
         }

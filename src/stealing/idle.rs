@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! pusher:  push; fence; if nobody searches and somebody sleeps: make one of the sleepers the searcher, and wake it
-//! worker:  searches, in vain; joins the sleepers and is no searcher any more; fence; looks at every queue again; sleeps
+//! worker:  searches, in vain, unless somebody else does; joins the sleepers and is no searcher any more; fence;
+//!          sleeps, unless there is something in a queue and nobody else searches
 //! ```
 //!
 //! One searcher at a time: it wakes the next when it has found something, so a burst of tasks wakes as many workers as it
 //! needs, one after the other, and a trickle does not wake all of them for each task. The fences are partners: either the
-//! worker's last look sees the task, or the pusher sees that nobody searches and that somebody sleeps.
+//! worker's last look sees the task, or the pusher (or the searcher, when it has found something and looks whether there is
+//! more) sees that nobody searches and that somebody sleeps.
 //!
 //! The fence of the worker is that of [`Unparker::announce`](crate::park::Unparker::announce), which it calls in between.
 
@@ -50,6 +52,13 @@ impl Idle {
     #[must_use]
     pub(crate) fn search(&self) -> bool {
         !self.searching.load(Ordering::Relaxed) && !self.searching.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether another worker searches, so that this one may sleep though there is something in a queue: the other will look
+    /// at every queue before it sleeps, and tell the sleepers of what is left. Asked between the announcement and the sleep.
+    pub(crate) fn another_searches(&self, worker: usize) -> bool {
+        // If this worker is not among the sleepers any more, it is the one that is to search.
+        self.searching.load(Ordering::Relaxed) && lock(&self.sleepers).contains(&worker)
     }
 
     /// The searcher has found something. It looks whether there is more, and if so, calls `notify`: who pushed until now
