@@ -70,9 +70,10 @@ impl Pool {
         let reply = Reply::of_task(task);
         let answer = Answer::new(reply.clone());
         self.submit(Box::new(move || {
-            if let Some(reply) = answer.take()
-                && !reply.is_aborted()
-            {
+            if let Some(reply) = answer.take() {
+                if reply.is_aborted() {
+                    return reply.complete(Err(JoinError::never_ran()));
+                }
                 CURRENT.set(Some(task));
                 let result = catch_unwind(AssertUnwindSafe(work));
                 CURRENT.set(None);

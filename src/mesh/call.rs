@@ -62,7 +62,11 @@ impl<T> Reply<T> {
         let Outcome::Pending(waker) = &mut state.outcome else { return true };
         let waker = waker.take();
         state.outcome = Outcome::Done(result);
+        let early = state.early.clone();
         drop(state);
+        if let Some(early) = early {
+            Early::finish(&early);
+        }
         waker.is_none_or(wake_caught)
     }
 
@@ -96,10 +100,13 @@ impl<T> Reply<T> {
     }
 
     fn early(&self) -> Arc<Mutex<Early>> {
-        lock(&self.state)
-            .early
-            .get_or_insert_with(|| Arc::new(Mutex::new(Early::default())))
-            .clone()
+        let mut state = lock(&self.state);
+        let finished = !matches!(state.outcome, Outcome::Pending(_));
+        let early = state.early.get_or_insert_with(|| Arc::new(Mutex::new(Early::default())));
+        if finished {
+            Early::finish(early);
+        }
+        early.clone()
     }
 
     /// Has `waker` woken when there is an output. True: there is one already.

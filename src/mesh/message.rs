@@ -16,8 +16,9 @@ use std::time::Instant;
 pub(crate) enum Notice {
     /// Runs on the shard: join handles and other parts of the runtime that travel.
     Run(Box<dyn FnOnce() + Send>),
-    /// A socket has moved to another shard: forget its slot, unless a task here still waits for it.
-    MovedAway(SlotKey),
+    /// A socket has moved to another shard, for the time that is counted: forget its slot, unless a task here still waits
+    /// for it, or it has come back since.
+    MovedAway(SlotKey, u32),
     /// A socket was dropped elsewhere: forget its slot.
     Dropped(SlotKey),
     /// Threads that are no shard wait for a socket registered here.

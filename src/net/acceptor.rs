@@ -83,7 +83,14 @@ impl Acceptor {
     /// Takes what is in the queue without waiting: before the listener is closed, so that no connection that the kernel
     /// has already accepted is reset.
     pub fn drain(&self) -> impl Iterator<Item = (TcpStream, SocketAddr)> + '_ {
-        std::iter::from_fn(|| self.listener.try_accept().ok())
+        std::iter::from_fn(|| {
+            loop {
+                match self.listener.try_accept() {
+                    Err(error) if severity(&error) == Severity::Connection => {}
+                    accepted => return accepted.ok(),
+                }
+            }
+        })
     }
 }
 

@@ -190,8 +190,11 @@ macro_rules! halves {
             fn drop(&mut self) {
                 // What hyper wrote and the kernel has not taken goes out while the other half lives: an end before it
                 // would cut it off. Errors: nobody is left to tell; the peer learns of a broken connection by itself.
-                if self.ends_writing && self.stream.source().send_first().unwrap_or(true) {
-                    let _ = self.end_writing();
+                if self.ends_writing {
+                    match self.stream.source().send_first() {
+                        Ok(false) => self.stream.source().end_when_sent(),
+                        Ok(true) | Err(_) => drop(self.end_writing()),
+                    }
                 }
             }
         }

@@ -27,8 +27,19 @@ pub(crate) struct Reactor {
 /// shards has let go, so a slot never names an fd number that means something else by now.
 pub(crate) trait Descriptor: Send + Sync {
     fn fd(&self) -> BorrowedFd<'_>;
-    /// Says whether a slot holds bytes that the kernel would not take yet.
-    fn set_unsent(&self, unsent: bool);
+    /// Tells other threads what a slot holds of what was written.
+    fn set_held(&self, held: Held, holds: bool);
+}
+
+/// What a slot can hold of what was written to its socket, which therefore stays where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// Bytes that the kernel would not take yet.
+    Unsent = 1 << 0,
+    /// Bytes that are sent when the present poll is over.
+    Gathered = 1 << 1,
+    /// Bytes that will never be sent: the shard that held them has ended, or could not send them.
+    Lost = 1 << 2,
 }
 
 /// What a slot keeps for its socket.
@@ -42,6 +53,10 @@ pub(crate) struct Registered {
     pub(super) refused: bool,
     /// What sending said, for the next write to return.
     pub(super) error: Option<io::Error>,
+    /// Of so many departures of the socket it has come back; notices of them are of no interest any more.
+    pub(super) came_back: u32,
+    /// The sending direction is to end when `out` is empty.
+    pub(super) ends: bool,
 }
 
 impl Registered {
@@ -54,15 +69,18 @@ impl Registered {
     /// The slot is going, and with it the bytes that it holds. Says so only if it does hold some: the socket may be
     /// registered elsewhere by now, with bytes there.
     fn give_bytes_up(&self) {
+        if self.holds_bytes() {
+            self.descriptor.set_held(Held::Lost, true);
+        }
         if self.refused {
-            self.descriptor.set_unsent(false);
+            self.descriptor.set_held(Held::Unsent, false);
         }
     }
 
     /// Sets `refused`, here and for other threads.
     pub(super) fn refuse(&mut self, refused: bool) {
         self.refused = refused;
-        self.descriptor.set_unsent(refused);
+        self.descriptor.set_held(Held::Unsent, refused);
     }
 }
 
@@ -106,16 +124,10 @@ impl Reactor {
     /// it is registered: who is about to close them wants to know what has arrived, not what has been reported.
     #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the server asks for it"))]
     pub(crate) fn distrust_readiness(&self) {
-        self.read_new_sockets();
+        self.guess.read_always();
         for slot in self.slots.borrow_mut().iter_mut() {
             slot.readiness = slot.readiness.with(Readiness::READABLE);
         }
-    }
-
-    /// The next new sockets are read before they are registered, however often that was in vain lately.
-    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the server asks for it"))]
-    pub(crate) fn read_new_sockets(&self) {
-        self.guess.learn(true);
     }
 
     /// Registers a socket for both directions. Its present readiness comes as an event in a later turn; until then it is
@@ -126,13 +138,28 @@ impl Reactor {
         assumed: Readiness,
     ) -> io::Result<SlotKey> {
         let fd = descriptor.fd().as_raw_fd();
-        let registered =
-            Registered { descriptor, fd, out: Vec::new(), refused: false, error: None };
+        let registered = Registered {
+            descriptor,
+            fd,
+            out: Vec::new(),
+            refused: false,
+            error: None,
+            came_back: 0,
+            ends: false,
+        };
         let inserted = self.slots.borrow_mut().insert(Slot::new(registered));
         let key = inserted
             .map_err(|_| io::Error::other("a shard can register about a million sockets"))?;
         let token = mio::Token(key.to_bits() as usize);
-        if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token, interest()) {
+        let registry = self.poll.registry();
+        let registered = match registry.register(&mut SourceFd(&fd), token, interest()) {
+            // Of a socket that was closed here while somebody held a duplicate of its fd, whose number came back.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                registry.reregister(&mut SourceFd(&fd), token, interest())
+            }
+            registered => registered,
+        };
+        if let Err(error) = registered {
             let slot = self.slots.borrow_mut().remove(key);
             drop(slot);
             return Err(error);
@@ -239,11 +266,17 @@ impl Reactor {
         id: Option<WaiterId>,
         waker: &Waker,
     ) -> Option<WaiterId> {
-        let waker = waker.clone();
+        let new = waker.clone();
         let mut slots = self.slots.borrow_mut();
-        let (id, old) = slots.get_mut(key)?.waiters(direction).queue.wait(id, waker);
+        let slot = slots.get_mut(key)?;
+        let (id, old) = slot.waiters(direction).queue.wait(id, new);
+        let ready = slot.readiness.intersects(Readiness::of(direction));
         drop(slots);
         drop(old);
+        if ready {
+            // The clone has turned the shard.
+            waker.wake_by_ref();
+        }
         Some(id)
     }
 
@@ -258,12 +291,16 @@ impl Reactor {
     }
 
     /// The socket has left this shard: for another, where it is registered by now (`moved`; then tasks that still
-    /// wait here keep the slot until they have been woken), or for good.
-    pub(crate) fn release(&self, key: SlotKey, moved: bool) {
+    /// wait here keep the slot until they have been woken, and nothing happens if it has come back meanwhile), or for good.
+    pub(crate) fn release(&self, key: SlotKey, moved: Option<u32>) {
+        self.send_gathered_of(key);
         {
             let mut slots = self.slots.borrow_mut();
             let Some(slot) = slots.get_mut(key) else { return };
-            if moved && (slot.is_waited_for() || !slot.socket.out.is_empty()) {
+            if moved.is_some_and(|time| time <= slot.socket.came_back) {
+                return;
+            }
+            if moved.is_some() && (slot.is_waited_for() || !slot.socket.out.is_empty()) {
                 slot.leaving = true;
                 return;
             }
@@ -271,11 +308,16 @@ impl Reactor {
         self.deregister(key);
     }
 
-    /// The socket is back, at a slot that it had left to those who still waited there. False: the slot is gone.
-    pub(super) fn take_back(&self, key: SlotKey) -> bool {
+    /// The socket is back, at a slot that it had left to those who still waited there, or that has not heard of it yet.
+    /// `left` is how often it has left. False: the slot is gone.
+    pub(super) fn take_back(&self, key: SlotKey, fd: RawFd, left: u32) -> bool {
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(key);
-        slot.map(|slot| slot.leaving = false).is_some()
+        let Some(slot) = slots.get_mut(key).filter(|slot| slot.socket.fd == fd) else {
+            return false;
+        };
+        slot.leaving = false;
+        slot.socket.came_back = left;
+        true
     }
 
     /// Forgets the slot and tells the kernel, because the fd may live on.
@@ -303,7 +345,8 @@ impl Reactor {
         self.send_gathered_of(key);
         self.send_rest(key);
         let slot = self.slots.borrow_mut().remove(key);
-        drop(slot);
+        // Nobody waits for a socket that is being dropped; but a key can come again after a million others.
+        slot.into_iter().for_each(wake_all);
     }
 
     /// Threads that are no shard wait. They have no view of the cached readiness, so the kernel is asked anew: changing an

@@ -8,7 +8,7 @@
 //! Bytes that the kernel does not take go into the slot. They are sent when the socket has room again, before anything
 //! written later; until then `flush` waits and the socket does not move to another shard.
 
-use super::engine::{Descriptor, Reactor, retried};
+use super::engine::{Descriptor, Held, Reactor, retried};
 use super::slots::{Direction, Readiness, SlotKey};
 use crate::limits::GATHER_BYTES;
 use crate::sys::socket;
@@ -52,11 +52,17 @@ impl Reactor {
         if owner != Some(key) {
             if owner.is_some() {
                 self.send_gathered();
+                if buffer.owner.get().is_some() {
+                    // A waker of the first socket has written to a third: these bytes go by themselves.
+                    return Gathered::Stale;
+                }
             }
             let mut slots = self.slots.borrow_mut();
             match slots.get_mut(key) {
                 None => return Gathered::Stale,
-                Some(slot) if !slot.socket.holds_bytes() => {}
+                Some(slot) if !slot.socket.holds_bytes() => {
+                    slot.socket.descriptor.set_held(Held::Gathered, true);
+                }
                 Some(_) => {
                     drop(slots);
                     return self.queue_behind(key, bytes, waker);
@@ -127,6 +133,18 @@ impl Reactor {
         }
     }
 
+    /// Ends the sending direction when the kernel has taken every byte.
+    pub(crate) fn end_when_sent(&self, key: SlotKey) {
+        self.send_gathered_of(key);
+        if let Some(slot) = self.slots.borrow_mut().get_mut(key) {
+            if slot.socket.out.is_empty() {
+                let _ = socket::shutdown_write(&slot.socket.descriptor.fd());
+            } else {
+                slot.socket.ends = true;
+            }
+        }
+    }
+
     /// Whether the slot holds bytes, or an error, that come before the next write.
     #[inline]
     pub(crate) fn is_behind(&self, key: SlotKey) -> bool {
@@ -154,6 +172,7 @@ impl Reactor {
         let mut slots = self.slots.borrow_mut();
         let mut failed = false;
         if let Some(slot) = slots.get_mut(key) {
+            slot.socket.descriptor.set_held(Held::Gathered, false);
             match send_once(&*slot.socket.descriptor, &bytes) {
                 Ok(sent) if sent == bytes.len() => {}
                 Ok(sent) => {
@@ -200,6 +219,10 @@ impl Reactor {
         let registered = &mut slot.socket;
         registered.out = Vec::new();
         registered.refuse(false);
+        if std::mem::take(&mut registered.ends) {
+            // Nobody is left to tell.
+            let _ = socket::shutdown_write(&registered.descriptor.fd());
+        }
         drop(slots);
         self.wake_waiters(key, false);
     }

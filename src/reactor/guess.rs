@@ -13,6 +13,8 @@ pub(crate) struct Guess {
     in_vain: Cell<u32>,
     /// Sockets that were registered unread, since the last that was not.
     unread: Cell<u32>,
+    /// Every new socket is read.
+    always: Cell<bool>,
 }
 
 /// So many reads in vain are no accident.
@@ -23,12 +25,18 @@ const PROBE_INTERVAL: u32 = 16;
 impl Guess {
     /// Whether to read the socket that is new now.
     pub(crate) fn is_worth_reading(&self) -> bool {
-        if self.in_vain.get() < ENOUGH {
+        if self.in_vain.get() < ENOUGH || self.always.get() {
             return true;
         }
         let unread = (self.unread.get() + 1) % PROBE_INTERVAL;
         self.unread.set(unread);
         unread == 0
+    }
+
+    /// From now on every new socket is read, whatever came of it before.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the server asks for it"))]
+    pub(crate) fn read_always(&self) {
+        self.always.set(true);
     }
 
     /// How the read of a new socket went.

@@ -14,17 +14,18 @@ mod outside;
 mod pooled;
 mod wait;
 
-use super::engine::{Attempt, Descriptor, Gate, retried};
+use super::engine::{Attempt, Descriptor, Gate, Held, retried};
 use super::interest::{Interest, Ready};
 use super::slots::{Direction, Readiness, SlotKey};
 use crate::mesh::inbox::Inbox;
 use crate::mesh::message::{Notice, Watchers};
 use crate::shard::Shard;
 use crate::shard::context::with_current;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, lock};
 use crate::task::home::add;
 use pooled::Pooled;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
@@ -57,13 +58,15 @@ impl<S: AsFd + From<OwnedFd> + Send + Sync + 'static> Socket for S {}
 
 struct Shared<S> {
     socket: S,
-    /// A slot holds bytes that must go before anything else is written.
-    unsent: AtomicBool,
+    /// What a slot holds that must go before anything else is written: bits of [`Held`].
+    held: AtomicU32,
 }
 
 struct Registration {
     inbox: Arc<Inbox>,
     key: SlotKey,
+    /// How often the shard was told that the socket has left.
+    left: u32,
 }
 
 impl<S: Socket> Descriptor for Shared<S> {
@@ -71,9 +74,36 @@ impl<S: Socket> Descriptor for Shared<S> {
         self.socket.as_fd()
     }
 
-    fn set_unsent(&self, unsent: bool) {
-        self.unsent.store(unsent, Ordering::Release);
+    fn set_held(&self, held: Held, holds: bool) {
+        if holds {
+            self.held.fetch_or(held as u32, Ordering::AcqRel);
+        } else {
+            self.held.fetch_and(!(held as u32), Ordering::AcqRel);
+        }
     }
+}
+
+impl Registration {
+    /// Tells the shard that the socket has left it for another.
+    fn leave(&mut self) {
+        self.left += 1;
+        self.inbox.notify(Notice::MovedAway(self.key, self.left));
+    }
+}
+
+/// One operation of the task that is polled, which yields if it has had its share.
+fn charge(context: &mut Context<'_>) -> Poll<()> {
+    if with_current(Shard::charge_io) == Some(false) {
+        context.waker().wake_by_ref();
+        return Poll::Pending;
+    }
+    Poll::Ready(())
+}
+
+/// What an operation says on a socket of which bytes are missing.
+fn lost() -> io::Error {
+    let text = "bytes that were written to this socket before were not sent when its shard ended";
+    io::Error::new(io::ErrorKind::ConnectionAborted, text)
 }
 
 fn place_of(uid: u32, key: SlotKey) -> u64 {
@@ -110,7 +140,7 @@ impl<S: Socket> Source<S> {
     /// kernel to report what is known.
     pub(crate) fn assuming(socket: S, ready: Readiness) -> Source<S> {
         Source {
-            shared: Arc::new(Shared { socket, unsent: AtomicBool::new(false) }),
+            shared: Arc::new(Shared { socket, held: AtomicU32::new(0) }),
             place: AtomicU64::new(nowhere(ready)),
             homes: Mutex::default(),
             pooled: OnceLock::new(),
@@ -139,6 +169,15 @@ impl<S: Socket> Source<S> {
             Ok(shared) => Ok(shared.socket),
             Err(shared) => Ok(S::from(shared.socket.as_fd().try_clone_to_owned()?)),
         }
+    }
+
+    fn holds(&self, held: Held) -> bool {
+        self.shared.held.load(Ordering::Acquire) & held as u32 != 0
+    }
+
+    /// A slot holds bytes of this socket.
+    fn is_held(&self) -> bool {
+        self.holds(Held::Unsent) || self.holds(Held::Gathered)
     }
 
     #[inline(always)]
@@ -297,7 +336,7 @@ impl<S: Socket> Source<S> {
                         return pooled.poll_ready(context, direction);
                     }
                     if stale.is_none() || !self.move_here()? {
-                        return self.watch(context, direction);
+                        return self.poll_ready_outside(context, direction);
                     }
                 }
             }
@@ -382,7 +421,9 @@ impl<S: Socket> Source<S> {
         // A socket that is registered nowhere may well be ready: try before asking.
         let mut fresh = assumed(self.place.load(Ordering::Relaxed)).is_some();
         loop {
-            if !std::mem::take(&mut fresh) {
+            if std::mem::take(&mut fresh) {
+                poll_fn(charge).await;
+            } else {
                 self.ready(interest).await?;
             }
             match self.try_io(direction, &mut f) {
@@ -405,7 +446,10 @@ impl<S: Socket> Source<S> {
     /// Registers with the current shard. False: there is none, or the socket cannot move now.
     #[cold]
     fn move_here(&self) -> io::Result<bool> {
-        if self.shared.unsent.load(Ordering::Acquire) {
+        if self.holds(Held::Lost) {
+            return Err(lost());
+        }
+        if self.is_held() {
             return Ok(false);
         }
         let moved = with_current(|shard| -> io::Result<()> {
@@ -415,8 +459,10 @@ impl<S: Socket> Source<S> {
             }
             let uid = shard.inbox().uid();
             let before = self.place.load(Ordering::Relaxed);
-            let known = homes.iter().find(|home| home.inbox.uid() == uid).map(|home| home.key);
-            let key = match known.filter(|&key| shard.reactor.take_back(key)) {
+            let fd = self.shared.fd().as_raw_fd();
+            let known = homes.iter().find(|home| home.inbox.uid() == uid);
+            let back = |home: &&Registration| shard.reactor.take_back(home.key, fd, home.left);
+            let key = match known.filter(back).map(|home| home.key) {
                 Some(key) => key,
                 None => {
                     homes.retain(|home| home.inbox.uid() != uid && !home.inbox.is_closed());
@@ -425,18 +471,18 @@ impl<S: Socket> Source<S> {
                     if !homes.is_empty() {
                         add(&shard.counters.sockets_adopted, 1);
                     }
-                    homes.push(Registration { inbox: shard.inbox().clone(), key });
+                    homes.push(Registration { inbox: shard.inbox().clone(), key, left: 0 });
                     key
                 }
             };
             self.place.store(place_of(uid, key), Ordering::Relaxed);
             // The home before lets go unless somebody waits there; those before it have been told.
             let before = before >> SlotKey::BITS;
-            let other = |home: &&Registration| {
+            let other = |home: &&mut Registration| {
                 home.inbox.uid() != uid && u64::from(home.inbox.uid()) == before
             };
-            if let Some(home) = homes.iter().find(other) {
-                home.inbox.notify(Notice::MovedAway(home.key));
+            if let Some(home) = homes.iter_mut().find(other) {
+                home.leave();
             }
             Ok(())
         });

@@ -82,6 +82,9 @@ impl HostedShard {
     /// One turn: polls what is ready, reads the inbox, fires timers, and waits for at most `timeout` if there is
     /// nothing to do. True: there is more to do now, so turn again before waiting for the fd.
     ///
+    /// A waker of the host, or a destructor, may turn the shard that runs it, but must not do so until something happens:
+    /// the rest of the batch that woke it comes when it has returned.
+    ///
     /// On a shard that has [stopped](HostedShard::is_stopped) there is never anything to do: it waits.
     pub fn turn(&self, timeout: Duration) -> bool {
         if self.stopped.get() {

@@ -169,7 +169,8 @@ pub async fn shutdown_requested() {
                     waiting = Some(Waiting { home: shard.inbox().clone(), place });
                 }
             }
-            false
+            // Once more: a waker whose clone turns the shard may have had it asked in between.
+            shard.stopping().is_some()
         });
         match stopping {
             Some(true) => Poll::Ready(()),

@@ -43,10 +43,6 @@ where
     let mut http = http1::Builder::new();
     http.timer(Timer).header_read_timeout(settings.header_timeout);
     let http = http.serve_connection(Io::new(stream), service).with_upgrades();
-    if drain.has_begun() {
-        // Its first poll is its last chance: a request that has arrived must be seen.
-        with_current(|shard| shard.reactor.read_new_sockets());
-    }
     Connection { http, open: Open::new(drain.clone()), told: false }
 }
 

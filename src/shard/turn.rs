@@ -29,6 +29,9 @@ const TURNS_PER_IO: u32 = 4;
 /// ...and at least one in this time.
 const IO_INTERVAL: Duration = Duration::from_micros(250);
 
+/// How often a shard that ends reads its inbox at most, so that senders that do not stop cannot keep it.
+const CLOSING_TURNS: u32 = 1000;
+
 impl Shard {
     /// Runs until `Notice::Shutdown` says so and the shard has nothing left to do, or its time is up.
     pub(crate) fn run(self: &Rc<Self>) {
@@ -143,8 +146,8 @@ impl Shard {
     fn follow(&self, notice: Notice) {
         match notice {
             Notice::Run(run) => run(),
-            Notice::MovedAway(slot) => self.reactor.release(slot, true),
-            Notice::Dropped(slot) => self.reactor.release(slot, false),
+            Notice::MovedAway(slot, time) => self.reactor.release(slot, Some(time)),
+            Notice::Dropped(slot) => self.reactor.release(slot, None),
             Notice::Watch { slot, direction, watchers } => {
                 self.reactor.watch(slot, direction, watchers);
             }
@@ -274,7 +277,12 @@ impl Shard {
                 self.fleet.add_cut(self.home.live());
             }
             self.home.cancel_all();
-            self.read_inbox();
+            // What comes while this goes on is refused by the closed inbox.
+            for _ in 0..CLOSING_TURNS {
+                if !self.read_inbox() {
+                    break;
+                }
+            }
             self.home.cancel_all();
             self.inbox().close();
             // One by one: a map whose drop panics loses the rest.

@@ -232,6 +232,14 @@ pub(crate) fn take_error(socket: &impl AsFd) -> io::Result<Option<io::Error>> {
     SockRef::from(socket).take_error()
 }
 
+/// Whether the socket can be read, or written, without waiting; an error or an end counts.
+pub(crate) fn is_ready(socket: &impl AsFd, for_writing: bool) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let wanted = if for_writing { PollFlags::OUT } else { PollFlags::IN | PollFlags::RDHUP };
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    Ok(poll(&mut [PollFd::new(socket, wanted)], Some(&at_once))? > 0)
+}
+
 /// Ends the sending direction. A connection the peer has already taken away has nothing left to end.
 pub(crate) fn shutdown_write(socket: &impl AsFd) -> io::Result<()> {
     match SockRef::from(socket).shutdown(net::Shutdown::Write) {

@@ -141,6 +141,11 @@ impl Header {
         self.flags.get() == READY
     }
 
+    #[inline(always)]
+    pub(super) fn is_running_or_ended(&self) -> bool {
+        self.flags.get() & (ENDED | RUNNING) != 0
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.has(RUNNING)
     }
@@ -196,31 +201,27 @@ pub(super) fn allocate<F: Future + 'static>(
 /// Polls a task that came off the run queue, or drops its future if it was cancelled. True: the task has now ended.
 ///
 /// # Safety
-/// The caller is the task's home, and the cell is alive.
+/// The caller is the task's home, and the cell is alive; it neither runs nor has ended.
 #[inline]
 pub(super) unsafe fn poll(header: NonNull<Header>, home: &Home) -> bool {
     // SAFETY: by contract.
     let task = unsafe { header.as_ref() };
-    if task.flags.get() & (ENDED | RUNNING) != 0 {
-        return refuse_poll(header, home);
-    }
     task.clear(READY);
     // SAFETY: the vtable was made for this allocation's type; the contract is passed on.
     unsafe { (task.vtable.poll)(header, home) }
 }
 
-/// A task that came off the run queue has ended, and needs no poll; or it is being polled, further up on this stack, and
-/// must not get another before that one is over.
+/// A task that came off the run queue, and need not or must not be polled: it has ended, or is being polled further up on
+/// this stack and must not get another before that one is over.
 #[cold]
-fn refuse_poll(header: NonNull<Header>, home: &Home) -> bool {
-    // SAFETY: the caller, `poll`, keeps its contract.
+pub(super) fn refuse_poll(header: NonNull<Header>, home: &Home) {
+    // SAFETY: the caller, its home, has just taken the cell off the queue.
     let task = unsafe { header.as_ref() };
     if !task.has(ENDED) {
         home.put_back(header);
         panic!("task {} took a turn of its own shard, in which it would be polled again", task.id);
     }
     task.clear(READY);
-    false
 }
 
 /// Drops the future of a task that has not ended.
@@ -541,7 +542,7 @@ impl<F: Future + 'static> Allocation<F> {
         // SAFETY: the caller keeps the contract of `super::forward`, which made `reply` from such an Arc.
         let (this, reply) =
             unsafe { (Self::of(header), Arc::from_raw(reply.cast::<Reply<F::Output>>())) };
-        if this.header.has(ENDED) {
+        if this.header.is_over() {
             let output =
                 this.take_output().unwrap_or_else(|| Err(JoinError::cancelled(this.header.id)));
             if !answer(reply, output) {

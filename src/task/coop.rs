@@ -161,18 +161,22 @@ impl<F: Future> Future for Unconstrained<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         /// Goes back to what was left also if the future panics.
-        struct Restore(Option<u32>);
+        struct Restore(Option<(u32, u32)>);
         impl Drop for Restore {
             fn drop(&mut self) {
-                if let Some(left) = self.0 {
-                    with_current(|shard| shard.set_io_left(left));
+                if let Some((left, handovers)) = self.0 {
+                    with_current(|shard| {
+                        shard.set_io_left(left);
+                        shard.home().replace_handovers(handovers);
+                    });
                 }
             }
         }
         let _restore = Restore(with_current(|shard| {
             let left = shard.io_left();
             shard.set_io_left(u32::MAX);
-            left
+            // A task that is awaited in here is not unconstrained itself, so it does not run in this one's place.
+            (left, shard.home().replace_handovers(0))
         }));
         self.project().inner.poll(context)
     }

@@ -154,10 +154,15 @@ impl Home {
 
     /// Runs `f`, in which no task is run in another's place.
     pub(super) fn without_handovers<R>(&self, f: impl FnOnce() -> R) -> R {
-        let left = self.handovers.replace(0);
+        let left = self.replace_handovers(0);
         let result = f();
-        self.handovers.set(left);
+        self.replace_handovers(left);
         result
+    }
+
+    /// Sets how many tasks may still run in the place of the one being polled; returns what it was.
+    pub(super) fn replace_handovers(&self, handovers: u32) -> u32 {
+        self.handovers.replace(handovers)
     }
 
     /// Puts a new task on the run queue. The caller owns the one reference, which becomes a JoinHandle.
@@ -245,6 +250,12 @@ impl Home {
     #[inline]
     pub(crate) fn poll_next(&self, handovers: u32) -> u32 {
         let Some(header) = self.ready.pop_front() else { return 0 };
+        // SAFETY: as below.
+        if unsafe { header.as_ref() }.is_running_or_ended() {
+            cell::refuse_poll(header, self);
+            self.free_if_unused(header);
+            return 1;
+        }
         // A host's loop may be inside a task of its own: what is left of the outer poll's share is put back.
         let outer = self.handovers.replace(handovers);
         // SAFETY: a ready task is not freed (see `free_if_unused`), and this is its home.

@@ -267,6 +267,8 @@ enum Target {
 #[derive(Default)]
 pub(crate) struct Early {
     aborted: bool,
+    /// There is an answer.
+    finished: bool,
     task: Option<AbortHandle>,
 }
 
@@ -338,7 +340,8 @@ impl AbortHandle {
             Target::Task(task) => unsafe { task.0.as_ref() }.is_finished(),
             Target::Stealable(task) => task.is_finished(),
             Target::Early(early, _) => {
-                lock(early).task.as_ref().is_some_and(AbortHandle::is_finished)
+                let early = lock(early);
+                early.finished || early.task.as_ref().is_some_and(AbortHandle::is_finished)
             }
             Target::Ended(_) => true,
         }
@@ -368,6 +371,11 @@ impl Early {
         let mut early = lock(early);
         early.task = Some(task);
         early.aborted
+    }
+
+    /// There is an answer, whatever became of the wish.
+    pub(crate) fn finish(early: &Mutex<Early>) {
+        lock(early).finished = true;
     }
 
     /// Whether the wish came before the task.

@@ -159,6 +159,16 @@ impl Sleep {
         }
     }
 
+    /// A poll that costs the task nothing of its share.
+    pub(super) fn poll_for_free(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let over =
+            with_current(|shard| matches!(self.timer, Timer::Idle) && self.has_passed(shard));
+        if over == Some(true) {
+            self.timer = Timer::Fired;
+        }
+        Pin::new(self).poll(context)
+    }
+
     /// On a shard. Some: the answer.
     #[inline]
     fn poll_on(&mut self, shard: &Shard, context: &Context<'_>) -> Option<Poll<()>> {

@@ -81,7 +81,8 @@ impl<F: Future> Future for Timeout<F> {
         if let Poll::Ready(output) = this.future.poll(context) {
             return Poll::Ready(Ok(output));
         }
-        Pin::new(this.sleep).poll(context).map(|()| Err(Elapsed(())))
+        // Whatever the future has used up of this poll's share, the deadline is looked at.
+        this.sleep.poll_for_free(context).map(|()| Err(Elapsed(())))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Writes that are gathered, and what the kernel has not taken of them: the socket's side of `reactor/gather`.
 
 use super::{Here, Socket, Source};
+use crate::reactor::engine::Held;
 use crate::reactor::gather::Gathered;
 use crate::reactor::slots::{Direction, SlotKey};
 use crate::shard::Shard;
@@ -32,7 +33,7 @@ impl<S: Socket> Source<S> {
     /// Ready when nothing is left that the kernel has refused; what was gathered in this poll is on its way.
     #[inline]
     pub(crate) fn poll_unsent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.shared.unsent.load(Ordering::Acquire) {
+        if !self.holds(Held::Unsent) {
             return Poll::Ready(Ok(()));
         }
         self.at_slot(context, |shard, key, context| shard.reactor.poll_unsent(key, context.waker()))
@@ -46,7 +47,7 @@ impl<S: Socket> Source<S> {
             Here::Home(_) => Some(Ok(true)),
             Here::Unregistered | Here::Away => None,
         });
-        here.flatten().unwrap_or_else(|| Ok(!self.shared.unsent.load(Ordering::Acquire)))
+        here.flatten().unwrap_or_else(|| Ok(!self.is_held()))
     }
 
     /// Ready when every byte written has been given to the kernel.
@@ -54,6 +55,20 @@ impl<S: Socket> Source<S> {
         self.at_slot(context, |shard, key, context| {
             shard.reactor.poll_all_sent(key, context.waker())
         })
+    }
+
+    /// Ends the sending direction when every byte written has been given to the kernel, which the home sees to.
+    pub(crate) fn end_when_sent(&self) {
+        let here = with_current(|shard| match self.here(shard) {
+            Here::Home(key) => Some(shard.reactor.end_when_sent(key)),
+            Here::Unregistered | Here::Away => None,
+        });
+        if here.flatten().is_some() {
+            return;
+        }
+        let place = self.place.load(Ordering::Relaxed);
+        let key = SlotKey::from_bits(place);
+        self.at_home(place >> SlotKey::BITS, move |shard| shard.reactor.end_when_sent(key));
     }
 
     fn at_slot(
@@ -67,9 +82,7 @@ impl<S: Socket> Source<S> {
         });
         match at_home.flatten() {
             Some(polled) => polled,
-            None if self.shared.unsent.load(Ordering::Acquire) => {
-                self.watch(context, Direction::Write)
-            }
+            None if self.is_held() => self.watch(context, Direction::Write),
             None => Poll::Ready(Ok(())),
         }
     }

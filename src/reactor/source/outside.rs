@@ -5,7 +5,10 @@ use super::{Socket, Source};
 use crate::mesh::message::{Notice, Watchers};
 use crate::reactor::engine::retried;
 use crate::reactor::slots::{Direction, SlotKey};
+use crate::shard::Shard;
+use crate::shard::context::with_current;
 use crate::sync::{Arc, Ordering, lock};
+use crate::sys::socket;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -18,7 +21,7 @@ impl<S: Socket> Source<S> {
         direction: Direction,
         call: &mut impl FnMut(&S) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        if direction == Direction::Write && self.shared.unsent.load(Ordering::Acquire) {
+        if direction == Direction::Write && self.is_held() {
             return self
                 .watch(context, direction)
                 .map(|ready| Err(ready.err().unwrap_or_else(|| io::ErrorKind::WouldBlock.into())));
@@ -31,6 +34,33 @@ impl<S: Socket> Source<S> {
                 }
             }
             result => Poll::Ready(result),
+        }
+    }
+
+    /// Readiness alone. The kernel is asked, when the home has been told: it knows what has come before.
+    pub(super) fn poll_ready_outside(
+        &self,
+        context: &Context<'_>,
+        direction: Direction,
+    ) -> Poll<io::Result<()>> {
+        let watched = self.watch(context, direction)?;
+        match socket::is_ready(&self.shared.socket, direction == Direction::Write) {
+            Ok(false) => watched.map(Ok),
+            ready => Poll::Ready(ready.map(|_| ())),
+        }
+    }
+
+    /// Has `run` run by the shard called `uid`, if the socket is registered there.
+    pub(super) fn at_home(&self, uid: u64, run: impl FnOnce(&Shard) + Send + 'static) {
+        let inbox = {
+            let homes = lock(&self.homes);
+            let home = homes.at.iter().find(|home| u64::from(home.inbox.uid()) == uid);
+            home.map(|home| home.inbox.clone())
+        };
+        if let Some(inbox) = inbox {
+            inbox.notify(Notice::Run(Box::new(move || {
+                with_current(run);
+            })));
         }
     }
 

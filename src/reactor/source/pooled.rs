@@ -1,7 +1,7 @@
 //! A socket that is registered with the reactor of a pool: any thread can use it, and none is its home.
 
 use super::{Registration, Socket, Source, assumed};
-use crate::mesh::message::{Notice, Watchers};
+use crate::mesh::message::Watchers;
 use crate::reactor::engine::retried;
 use crate::reactor::interest::{Interest, Ready};
 use crate::reactor::shared::{Look, SharedSlot};
@@ -27,7 +27,7 @@ impl<S: Socket> Source<S> {
     pub(super) fn join_pool(
         &self,
         shared: &Arc<Shared>,
-        homes: &mut Vec<Registration>,
+        homes: &mut [Registration],
     ) -> io::Result<()> {
         if self.pooled.get().is_none() {
             let assumed = assumed(self.place.load(Ordering::Relaxed)).unwrap_or_default();
@@ -37,9 +37,7 @@ impl<S: Socket> Source<S> {
             let _ = self.pooled.set(Pooled { shared: shared.clone(), slot });
             self.place.store(IN_POOL, Ordering::Relaxed);
         }
-        for home in homes.iter() {
-            home.inbox.notify(Notice::MovedAway(home.key));
-        }
+        homes.iter_mut().for_each(Registration::leave);
         Ok(())
     }
 }

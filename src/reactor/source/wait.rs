@@ -49,11 +49,31 @@ impl<'a, S: Socket> Wait<'a, S> {
         }
         let place = place_of(shard.inbox().uid(), key);
         for direction in self.directions() {
-            let waiting = &mut self.waiting[direction as usize];
+            let waiting = self.waiting[direction as usize].take();
             let known = waiting.filter(|(there, _)| *there == place).map(|(_, id)| id);
-            *waiting = Some((place, shard.reactor.wait(key, direction, known, context.waker())?));
+            if known.is_none() {
+                self.forget(waiting, direction);
+            }
+            let id = shard.reactor.wait(key, direction, known, context.waker())?;
+            self.waiting[direction as usize] = Some((place, id));
         }
         Some(Poll::Pending)
+    }
+
+    /// Gives a place up at a shard, this one or another.
+    fn forget(&self, waiting: Option<(u64, WaiterId)>, direction: Direction) {
+        let Some((place, id)) = waiting else { return };
+        let (uid, key) = (place >> SlotKey::BITS, SlotKey::from_bits(place));
+        let here = with_current(|shard| {
+            let here = uid == shard.uid();
+            if here {
+                shard.reactor.forget(key, direction, id);
+            }
+            here
+        });
+        if here != Some(true) {
+            self.source.at_home(uid, move |shard| shard.reactor.forget(key, direction, id));
+        }
     }
 
     /// Registered with a pool, whatever thread this is.
@@ -138,13 +158,8 @@ impl<S: Socket> Drop for Wait<'_, S> {
             if let Some((watchers, id)) = self.watching[direction as usize].take() {
                 watchers.forget(id);
             }
-            let Some((place, id)) = self.waiting[direction as usize].take() else { continue };
-            // Elsewhere the waker stays until the next event, which costs a spurious wake.
-            with_current(|shard| {
-                if place >> SlotKey::BITS == u64::from(shard.inbox().uid()) {
-                    shard.reactor.forget(SlotKey::from_bits(place), direction, id);
-                }
-            });
+            let waiting = self.waiting[direction as usize].take();
+            self.forget(waiting, direction);
         }
     }
 }
