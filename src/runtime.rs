@@ -6,6 +6,7 @@
 //! - [`calls`]: closures on another shard
 //! - [`sharded`]: one value per shard
 //! - [`block_on`]: a shard for as long as one future takes
+//! - [`thread`]: the life of a shard's thread
 //! - [`watch`]: stalls, seen from outside
 //! - [`host`]: a shard that somebody else's loop drives
 
@@ -16,6 +17,7 @@ pub(crate) mod handle;
 pub(crate) mod host;
 pub(crate) mod sharded;
 pub(crate) mod spawn;
+mod thread;
 mod watch;
 
 pub use block_on::block_on;

@@ -5,6 +5,7 @@
 //! error says which shard failed and why.
 
 use super::handle::Handle;
+use super::thread::{Part, Plan, Report};
 use super::watch::{self, Trouble, Watch, Watched};
 use crate::blocking::Pool;
 use crate::error::{Error, ErrorKind};
@@ -13,19 +14,14 @@ use crate::limits::Limits;
 use crate::shard::counters::PublishedLine;
 use crate::shard::fleet::{Fleet, Member};
 use crate::shard::shared::Shared;
-use crate::shard::{Seed, Shard, context};
+use crate::shard::{Seed, context};
 use crate::stealing::pool::Pool as StealingPool;
-use crate::stealing::queue::Local;
-use crate::stealing::worker::Worker;
 use crate::sync::Arc;
-use crate::sys::thread::ThreadNumber;
-use crate::sys::{affinity, cpus};
-use crate::task::stealable::Job;
+use crate::sys::cpus;
 use crate::time::clock;
 use crate::topology::{Cores, Placement};
 use std::fmt;
 use std::future::Future;
-use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -233,17 +229,9 @@ impl Builder {
     }
 }
 
-fn refused(text: impl Into<String>, error: std::io::Error) -> Error {
+pub(super) fn refused(text: impl Into<String>, error: std::io::Error) -> Error {
     let text = format!("{}: {error}", text.into());
     Error::new(ErrorKind::Start, text).because(error)
-}
-
-/// What a new thread says when it is ready to turn, or why it is not.
-type Report = Result<Ready, Error>;
-
-struct Ready {
-    pinned: bool,
-    number: Option<ThreadNumber>,
 }
 
 /// Threads that wait for the word to go. Dropped, it sends them home.
@@ -270,12 +258,12 @@ impl Starting {
     ) -> Result<(), Error> {
         let (go, wait) = mpsc::channel();
         let (tell, report) = mpsc::channel();
-        let fleet = self.fleet.clone();
-        let pin = builder.chosen_pin();
+        let (fleet, pin) = (self.fleet.clone(), builder.chosen_pin());
+        let plan = Plan { id: shard, cpu, pin, seed, part, fleet };
         let name = format!("{}-{}", builder.thread_name, shard.index());
         let thread = thread::Builder::new()
             .name(name)
-            .spawn(move || shard_thread(shard, cpu, pin, seed, part, fleet, &tell, &wait))
+            .spawn(move || super::thread::run(plan, &tell, &wait))
             .map_err(|error| {
                 refused(format!("the operating system gave no thread for {shard}"), error)
             })?;
@@ -318,79 +306,6 @@ impl Drop for Starting {
             drop(go);
             let _ = thread.join();
         }
-    }
-}
-
-/// A worker's part in a pool.
-type Part = (std::sync::Arc<StealingPool>, Local<Job>);
-
-/// What a thread turns.
-enum Loop {
-    Shard(Rc<Shard>),
-    Worker(Worker),
-}
-
-impl Loop {
-    fn run(&self) {
-        match self {
-            Loop::Shard(shard) => shard.run(),
-            Loop::Worker(worker) => worker.run(),
-        }
-    }
-}
-
-/// However the loop ends, the shard is closed, so that nobody waits for an answer from it.
-impl Drop for Loop {
-    fn drop(&mut self) {
-        match self {
-            Loop::Shard(shard) => shard.close(),
-            Loop::Worker(worker) => worker.close(),
-        }
-    }
-}
-
-/// The whole life of a shard's thread.
-#[allow(clippy::too_many_arguments, reason = "a thread's beginning; called once")]
-fn shard_thread(
-    id: ShardId,
-    cpu: CpuId,
-    pin: Pin,
-    seed: Seed,
-    part: Option<Part>,
-    fleet: Arc<Fleet>,
-    tell: &mpsc::Sender<Report>,
-    go: &mpsc::Receiver<()>,
-) {
-    let ready =
-        pin_to(id, cpu, pin).map(|pinned| Ready { pinned, number: ThreadNumber::current() });
-    let failed = ready.is_err();
-    let published = fleet.published(id);
-    // A starting thread that has gone away hears nothing, and says nothing either: `go` fails below.
-    let _ = tell.send(ready);
-    if failed {
-        return;
-    }
-    let seat = seed.seat.clone();
-    let shard = Shard::new(Some(id), seed, fleet, published);
-    let turned = match part.zip(seat) {
-        Some(((pool, local), seat)) => Loop::Worker(Worker::new(shard, pool, local, seat)),
-        None => Loop::Shard(shard),
-    };
-    if go.recv().is_ok() {
-        turned.run();
-    }
-}
-
-fn pin_to(shard: ShardId, cpu: CpuId, pin: Pin) -> Result<bool, Error> {
-    if pin == Pin::Off {
-        return Ok(false);
-    }
-    match affinity::pin_current_thread(cpu) {
-        Ok(()) => Ok(true),
-        Err(error) if pin == Pin::Required => {
-            Err(refused(format!("{shard} cannot be pinned to {cpu}"), error))
-        }
-        Err(_) => Ok(false),
     }
 }
 

@@ -256,7 +256,7 @@ impl Worker {
         unparker.announce();
         let mut woken = self.woken.take();
         let stays = self.shard.inbox().is_empty()
-            && !(pool.queues.has_any() && !pool.idle.another_searches(self.index))
+            && (!pool.queues.has_any() || pool.idle.another_searches(self.index))
             && !(self.shard.stopping().is_some() && self.is_done());
         if stays {
             self.shard.waits(now);

@@ -367,14 +367,15 @@ fn a_shutdown_waits_for_stealable_tasks_and_its_deadline_drops_the_rest() {
         let runtime = workers(2);
         let spies: Vec<_> = (0..20).map(|_| DropSpy::new()).collect();
         let (spies, dropped): (Vec<_>, Vec<_>) = spies.into_iter().unzip();
-        let task = run(runtime.handle(), async move {
+        let (task, ()) = run(runtime.handle(), async move {
             for spy in spies {
                 drop(spawn(async move {
                     let _spy = spy;
                     pending::<()>().await;
                 }));
             }
-            spawn(pending::<()>())
+            let task = spawn(pending::<()>());
+            (task, ())
         });
         let report = runtime.shutdown(Duration::from_millis(20));
         assert_eq!(report.tasks_dropped, 21);

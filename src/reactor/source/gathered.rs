@@ -60,10 +60,13 @@ impl<S: Socket> Source<S> {
     /// Ends the sending direction when every byte written has been given to the kernel, which the home sees to.
     pub(crate) fn end_when_sent(&self) {
         let here = with_current(|shard| match self.here(shard) {
-            Here::Home(key) => Some(shard.reactor.end_when_sent(key)),
-            Here::Unregistered | Here::Away => None,
+            Here::Home(key) => {
+                shard.reactor.end_when_sent(key);
+                true
+            }
+            Here::Unregistered | Here::Away => false,
         });
-        if here.flatten().is_some() {
+        if here == Some(true) {
             return;
         }
         let place = self.place.load(Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! A socket that is registered with the reactor of a pool: any thread can use it, and none is its home.
 
-use super::{Registration, Socket, Source, assumed};
+use super::moves::Registration;
+use super::{Socket, Source, assumed};
 use crate::mesh::message::Watchers;
 use crate::reactor::engine::retried;
 use crate::reactor::interest::{Interest, Ready};

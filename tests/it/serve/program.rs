@@ -20,11 +20,21 @@ pub(super) struct Serve {
     stderr: Option<Stdio>,
 }
 
+/// The mode in which programs are started that do not ask for one. Tests of what the other mode does not have, sockets and
+/// pins for each shard, are to be skipped then.
+const MODE: &str = "CORELANE_TEST_MODE";
+
 impl Serve {
     pub(super) fn new(flags: &[&str]) -> Serve {
         let mut arguments = vec!["serve"];
         if !flags.contains(&"--listen") {
             arguments.extend(["--listen", "127.0.0.1:0"]);
+        }
+        let mode = std::env::var(MODE);
+        if let Ok(mode) = &mode
+            && !flags.contains(&"--mode")
+        {
+            arguments.extend(["--mode", mode]);
         }
         arguments.extend(flags);
         Serve::with_arguments(&arguments)

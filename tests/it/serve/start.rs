@@ -194,15 +194,13 @@ fn on_a_mask_of_one_cpu_there_is_one_shard() {
 }
 
 #[test]
-fn work_stealing_is_refused() {
-    let (status, out, err) = Serve::new(&["--mode", "work-stealing"]).run_to_its_end();
-    assert_eq!((status.code(), out), (Some(2), vec![]));
-    assert_eq!(err.len(), 1, "{err:?}");
-    assert!(
-        err[0].contains("work-stealing") && err[0].contains("--mode thread-per-core"),
-        "{err:?}"
-    );
-    Serve::new(&["--mode", "thread-per-core", "--cores", "1"]).start();
+fn either_mode_can_be_chosen() {
+    for (mode, pinned) in [("thread-per-core", "pinned"), ("work-stealing", "not pinned")] {
+        let serve = Serve::new(&["--mode", mode, "--cores", "1"]).start();
+        let lines = serve.out.so_far();
+        assert!(lines[0].ends_with(&format!(", {pinned}")), "{lines:?}");
+        Client::connect(serve.address()).get().is_hello();
+    }
 }
 
 #[test]
