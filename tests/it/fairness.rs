@@ -1,13 +1,15 @@
 //! Nobody owns a core: not a task that wakes itself, not a socket that is always ready, not a shard that hangs.
 
 use super::harness::*;
-use corelane::net::{TcpListener, UnixStream};
+use corelane::net::{TcpListener, UdpSocket, UnixStream};
+use corelane::task::coop;
 use corelane::time::{Duration, Instant, sleep};
 use corelane::{HostedShard, Limits};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use std::cell::Cell;
+use std::future::Future;
 use std::io::{Read, Write};
-use std::net::TcpStream as StdTcpStream;
+use std::net::{TcpStream as StdTcpStream, UdpSocket as StdUdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -187,6 +189,80 @@ fn a_socket_that_is_always_ready_yields_after_its_budget() {
         other.abort();
         assert_eq!(reads.get(), 20_000);
         assert!((1..=BUDGET).contains(&most.get()), "{} reads in one poll", most.get());
+    });
+}
+
+/// The share of a task, where these tests look at it.
+const SHARE: u32 = 16;
+
+/// How often `work`, as a task of a shard where every poll has its [`SHARE`], counts before others are polled, at most.
+fn most_before_others<F>(work: impl FnOnce(Rc<Cell<u32>>) -> F) -> u32
+where
+    F: Future<Output = ()> + 'static,
+{
+    let shard = HostedShard::new(limits(|limits| limits.io_per_poll = SHARE)).expect("a shard");
+    let count = Rc::new(Cell::new(0));
+    let most = Rc::new(Cell::new(0));
+    let (counted, found) = (count.clone(), most.clone());
+    let (task, other) = shard.enter(|| {
+        let task = corelane::spawn_local(work(count));
+        let other = corelane::spawn_local(async move {
+            let mut last = 0;
+            loop {
+                found.set(found.get().max(counted.get() - last));
+                last = counted.get();
+                corelane::yield_now().await;
+            }
+        });
+        (task, other)
+    });
+    while !task.is_finished() {
+        shard.turn(Duration::ZERO);
+    }
+    other.abort();
+    shard.turn(Duration::ZERO);
+    most.get()
+}
+
+#[test]
+fn sockets_that_are_registered_nowhere_yield_after_their_share() {
+    const DATAGRAMS: u32 = 150;
+    within_reason(|| {
+        let bind = || StdUdpSocket::bind("127.0.0.1:0").expect("a port");
+        let (ours, theirs) = (bind(), bind());
+        let to = ours.local_addr().expect("an address");
+        let sent = most_before_others(|count| async move {
+            let socket = UdpSocket::from_std(theirs).expect("a socket");
+            while count.get() < DATAGRAMS {
+                socket.send_to(b"x", to).await.expect("sent");
+                count.set(count.get() + 1);
+            }
+        });
+        assert!((1..=SHARE).contains(&sent), "{sent} datagrams sent in one poll");
+        let received = most_before_others(|count| async move {
+            let socket = UdpSocket::from_std(ours).expect("a socket");
+            while count.get() < DATAGRAMS {
+                socket.recv(&mut [0; 4]).await.expect("it is there");
+                count.set(count.get() + 1);
+            }
+        });
+        assert!((1..=SHARE).contains(&received), "{received} datagrams received in one poll");
+    });
+}
+
+#[test]
+fn a_task_that_an_unconstrained_future_waits_for_has_its_share_like_any_other() {
+    within_reason(|| {
+        let used = most_before_others(|count| async move {
+            let task = corelane::spawn_local(async move {
+                while count.get() < 10_000 {
+                    coop::consume_budget().await;
+                    count.set(count.get() + 1);
+                }
+            });
+            coop::unconstrained(task).await.expect("no panic");
+        });
+        assert!((1..=SHARE).contains(&used), "{used} operations in one poll");
     });
 }
 

@@ -514,12 +514,11 @@ fn a_shard_that_is_turned_below_its_own_task_is_not_closed_there_though_another_
     assert!(ended.get(), "it ran to its end");
 }
 
-#[test]
-fn a_task_that_is_refused_a_turn_keeps_its_wake() {
-    let shard = std::rc::Rc::new(HostedShard::new(Limits::default()).expect("a shard"));
+/// A task that wakes itself and then takes a turn of its shard, in which it would be polled within its own poll.
+fn is_refused_a_turn(shard: &Rc<HostedShard>) -> corelane::JoinHandle<()> {
     let inner = shard.clone();
     let mut polls = 0;
-    let task = shard.enter(|| {
+    shard.enter(|| {
         corelane::spawn_local(std::future::poll_fn(move |context| {
             polls += 1;
             if polls > 1 {
@@ -530,6 +529,24 @@ fn a_task_that_is_refused_a_turn_keeps_its_wake() {
             assert!(std::panic::catch_unwind(turn).is_err(), "it must not be polled in its poll");
             Poll::Pending
         }))
-    });
+    })
+}
+
+#[test]
+fn a_task_that_is_refused_a_turn_keeps_its_wake() {
+    let shard = Rc::new(hosted());
+    let task = is_refused_a_turn(&shard);
     drive(&shard, || task.is_finished());
+}
+
+#[test]
+fn a_turn_that_is_refused_leaves_the_turn_around_it_its_shares() {
+    let shard = Rc::new(hosted());
+    // Polls of the turn that is to be refused one.
+    shard.enter(|| (0..15).for_each(|_| drop(corelane::spawn_local(async {}))));
+    let task = is_refused_a_turn(&shard);
+    drive(&shard, || task.is_finished());
+    assert!(!shard.turn(Duration::ZERO));
+    let polls = shard.handle().stats()[0].polls;
+    assert!(polls <= 15 + 3, "{polls} polls of 16 tasks, one of which was polled twice");
 }

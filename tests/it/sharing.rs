@@ -1,8 +1,8 @@
 //! Sockets that several shards, runtimes and executors use while there is traffic on them.
 
 use super::harness::*;
-use corelane::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
-use corelane::{Handle, ShardStats};
+use corelane::net::{TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixStream};
+use corelane::{Handle, HostedShard, Limits, ShardStats};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use std::net::UdpSocket as StdUdpSocket;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
-use std::task::Context;
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -537,5 +537,151 @@ fn a_socket_torn_between_two_shards_does_not_disturb_another() {
         }
         over.store(true, Ordering::Relaxed);
         peer.join().expect("no panic");
+    });
+}
+
+fn hosted() -> HostedShard {
+    HostedShard::new(Limits::default()).expect("a shard")
+}
+
+fn udp_socket() -> UdpSocket {
+    UdpSocket::from_std(StdUdpSocket::bind("127.0.0.1:0").expect("a port")).expect("a socket")
+}
+
+/// Waits for a datagram on this shard, for a moment, which registers the socket there.
+fn known_to(shard: &HostedShard, socket: &UdpSocket) {
+    let _ = socket.try_recv(&mut [0]);
+    let mut context = Context::from_waker(Waker::noop());
+    shard.enter(|| assert!(pin!(socket.readable()).as_mut().poll(&mut context).is_pending()));
+}
+
+fn send_to(socket: &UdpSocket) {
+    let to = socket.local_addr().expect("an address");
+    StdUdpSocket::bind("127.0.0.1:0").expect("a port").send_to(b"x", to).expect("sent");
+}
+
+/// Polls a future on this thread, which is no shard, whenever it is woken, and gives these shards so many turns. Returns
+/// how often it was polled, and the output if there is one by then.
+fn poll_outside<F: Future>(
+    mut future: Pin<&mut F>,
+    shards: &[&HostedShard],
+    turns: usize,
+) -> (usize, Option<F::Output>) {
+    let (woken, waker) = WakeCount::new();
+    let mut context = Context::from_waker(&waker);
+    let (mut polls, mut seen) = (0, None);
+    for _ in 0..turns {
+        if seen != Some(woken.get()) {
+            seen = Some(woken.get());
+            polls += 1;
+            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                return (polls, Some(output));
+            }
+        }
+        for shard in shards {
+            shard.turn(Duration::ZERO);
+        }
+    }
+    (polls, None)
+}
+
+#[test]
+fn a_thread_that_waits_for_a_socket_which_came_back_at_once_is_not_woken_for_nothing() {
+    let (first, second) = (hosted(), hosted());
+    let socket = udp_socket();
+    known_to(&first, &socket);
+    first.turn(Duration::ZERO);
+    // The first shard is told that it has left, and has it again before it hears of that.
+    known_to(&second, &socket);
+    second.turn(Duration::ZERO);
+    known_to(&first, &socket);
+    for _ in 0..3 {
+        first.turn(Duration::ZERO);
+        second.turn(Duration::ZERO);
+    }
+    let mut buf = [0; 8];
+    let mut received = pin!(socket.recv(&mut buf));
+    let shards = [&first, &second];
+    let (polls, output) = poll_outside(received.as_mut(), &shards, 500);
+    assert!(output.is_none() && polls <= 5, "{polls} polls while nothing comes");
+    send_to(&socket);
+    let (_, output) = poll_outside(received, &shards, 500);
+    assert_eq!(output.expect("it has come").expect("received"), 1);
+}
+
+#[test]
+fn a_thread_can_wait_for_readiness_alone() {
+    let shard = hosted();
+    let socket = udp_socket();
+    known_to(&shard, &socket);
+    let ready = || poll_fn(|context| socket.poll_recv_ready(context));
+    let (polls, output) = poll_outside(pin!(ready()), &[&shard], 500);
+    assert!(output.is_none() && polls <= 5, "{polls} polls while nothing comes");
+    // One that waits while it comes, and one that asks when it is there.
+    let mut waits = pin!(ready());
+    assert!(poll_outside(waits.as_mut(), &[&shard], 1).1.is_none());
+    send_to(&socket);
+    for ready in [waits, pin!(ready())] {
+        let (polls, output) = poll_outside(ready, &[&shard], 500);
+        output.expect("a datagram is there").expect("asked");
+        assert!(polls <= 5, "{polls} polls");
+    }
+}
+
+#[test]
+fn a_wait_that_goes_from_shard_to_shard_leaves_no_waker_behind() {
+    let (first, second) = (hosted(), hosted());
+    let socket = udp_socket();
+    known_to(&first, &socket);
+    let (count, waker) = WakeCount::new();
+    let mut context = Context::from_waker(&waker);
+    let mut wait = Box::pin(socket.readable());
+    for _ in 0..1_000 {
+        for shard in [&first, &second] {
+            assert!(shard.enter(|| wait.as_mut().poll(&mut context)).is_pending());
+            shard.turn(Duration::ZERO);
+        }
+    }
+    let held = Arc::strong_count(&count);
+    assert!(held <= 5, "{held} wakers of one wait");
+    drop(wait);
+    first.turn(Duration::ZERO);
+    second.turn(Duration::ZERO);
+    assert_eq!(Arc::strong_count(&count), 2, "the count and the waker of this test");
+}
+
+#[test]
+fn a_slot_whose_number_comes_round_is_not_taken_for_that_of_another_socket() {
+    /// So many sockets later a shard gives a slot the same name again.
+    const GENERATIONS: usize = 1 << 20;
+    within_reason(|| {
+        let (first, second) = (hosted(), hosted());
+        let moved = udp_socket();
+        known_to(&first, &moved);
+        known_to(&second, &moved);
+        // Its slot is free when the shard has heard of it.
+        first.turn(Duration::ZERO);
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 1..GENERATIONS {
+            // Each as if in a poll of its own, or there would be no share left to wait with.
+            first.enter(|| {
+                let other = UnixDatagram::unbound().expect("a socket");
+                assert!(pin!(other.readable()).poll(&mut context).is_pending());
+            });
+        }
+        let victim = udp_socket();
+        let (count, waker) = WakeCount::new();
+        let _ = victim.try_recv(&mut [0]);
+        let polled = first.enter(|| victim.poll_recv_ready(&mut Context::from_waker(&waker)));
+        assert!(polled.is_pending());
+        // The other comes back for a moment.
+        known_to(&first, &moved);
+        first.enter(|| drop(moved));
+        let before = count.get();
+        send_to(&victim);
+        eventually("who waits for a datagram is woken", || {
+            first.turn(Duration::ZERO);
+            count.get() > before
+        });
     });
 }

@@ -635,3 +635,128 @@ fn a_handle_that_is_polled_while_its_task_s_future_is_dropped_waits_for_the_outp
         assert_eq!(handle.await.expect("it has ended well"), 5);
     });
 }
+
+#[test]
+fn an_output_that_is_asked_for_elsewhere_while_the_future_is_dropped_arrives() {
+    /// Has an output at once, and is dropped until somebody elsewhere has asked for it and the shard has heard of it.
+    struct IsAskedFor {
+        shard: Rc<HostedShard>,
+        being_dropped: mpsc::Sender<()>,
+        asked: mpsc::Receiver<()>,
+    }
+    impl Future for IsAskedFor {
+        type Output = u32;
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<u32> {
+            Poll::Ready(42)
+        }
+    }
+    impl Drop for IsAskedFor {
+        fn drop(&mut self) {
+            self.being_dropped.send(()).expect("somebody waits to ask");
+            self.asked.recv().expect("it is asked for");
+            self.shard.turn(Duration::ZERO);
+        }
+    }
+    within_reason(|| {
+        let shard = Rc::new(HostedShard::new(Limits::default()).expect("a shard"));
+        let (being_dropped, is_being_dropped) = mpsc::channel();
+        let (ask, asked) = mpsc::channel();
+        let future = IsAskedFor { shard: shard.clone(), being_dropped, asked };
+        let mut task = shard.enter(|| corelane::spawn_local(future));
+        let other = std::thread::spawn(move || {
+            is_being_dropped.recv().expect("it ends");
+            assert!(poll_once(&mut task).is_pending());
+            ask.send(()).expect("it waits");
+            wait(task)
+        });
+        eventually("the output arrives", || {
+            shard.turn(Duration::ZERO);
+            other.is_finished()
+        });
+        assert_eq!(other.join().expect("no panic").expect("it has ended well"), 42);
+    });
+}
+
+#[test]
+fn outputs_that_were_asked_for_elsewhere_before_the_end_of_a_shard_arrive() {
+    within_reason(|| {
+        // More than the shard reads of its inbox in a turn.
+        let limits = limits(|limits| limits.messages_per_turn = 16);
+        let shard = HostedShard::new(limits).expect("a shard");
+        let mut tasks: Vec<JoinHandle<usize>> = shard.enter(|| {
+            (0..400).map(|number| corelane::spawn_local(async move { number })).collect()
+        });
+        while shard.turn(Duration::ZERO) {}
+        assert!(tasks.iter().all(JoinHandle::is_finished));
+        let ask = move || {
+            tasks.iter_mut().for_each(|task| assert!(poll_once(task).is_pending()));
+            tasks
+        };
+        let tasks = std::thread::spawn(ask).join().expect("no panic");
+        drop(shard);
+        for (number, task) in tasks.into_iter().enumerate() {
+            assert_eq!(wait(task).expect("its output was there before the end"), number);
+        }
+    });
+}
+
+/// A runtime with one thread for blocking work, which is held up until the sender is dropped.
+fn with_a_busy_pool() -> (Runtime, mpsc::Sender<()>) {
+    let runtime = shards_with(1, limits(|limits| limits.blocking_threads = 1));
+    let (tell, begun) = mpsc::channel();
+    let (open, gate) = mpsc::channel();
+    drop(runtime.handle().spawn_blocking(move || {
+        tell.send(()).expect("the test waits");
+        let _ = gate.recv();
+    }));
+    begun.recv().expect("it runs");
+    (runtime, open)
+}
+
+#[test]
+fn blocking_work_that_is_aborted_while_it_waits_for_a_thread_is_answered() {
+    within_reason(|| {
+        let (runtime, open) = with_a_busy_pool();
+        let (spy, dropped) = DropSpy::new();
+        let task: JoinHandle<()> = runtime.handle().spawn_blocking(move || {
+            let _spy = spy;
+            unreachable!("it was aborted");
+        });
+        task.abort();
+        let mut set = corelane::task::JoinSet::new();
+        for _ in 0..3 {
+            set.spawn_blocking_on(|| unreachable!("it was aborted"), runtime.handle());
+        }
+        let mut shutdown = Box::pin(set.shutdown());
+        assert!(poll_once(&mut shutdown).is_pending());
+        drop(open);
+        assert!(wait(task).expect_err("aborted").is_cancelled());
+        dropped.on();
+        wait(shutdown);
+    });
+}
+
+#[test]
+fn who_may_abort_a_task_is_told_of_every_end() {
+    within_reason(|| {
+        let runtime = shards(1);
+        let handle = runtime.handle();
+        // It has run to its end, on the pool.
+        let task = handle.spawn_blocking(|| 1);
+        let before = task.abort_handle();
+        eventually("it has ended", || task.is_finished());
+        let after = task.abort_handle();
+        assert!(before.is_finished() && after.is_finished());
+        assert_eq!(wait(task).expect("no panic"), 1);
+        assert!(before.is_finished());
+        // It was aborted before it arrived.
+        let gate = Gate::close(handle, FIRST);
+        let task = handle.spawn_on(FIRST, || async { 2 }).expect("a shard with room");
+        let abort = task.abort_handle();
+        abort.abort();
+        assert!(!abort.is_finished());
+        gate.open();
+        assert!(wait(task).expect_err("aborted").is_cancelled());
+        assert!(abort.is_finished());
+    });
+}

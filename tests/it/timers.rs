@@ -367,6 +367,21 @@ fn a_ready_future_beats_its_deadline_and_a_late_one_is_dropped() {
 }
 
 #[test]
+fn a_deadline_that_has_passed_ends_a_future_that_uses_up_the_share_of_every_poll() {
+    within_reason(|| {
+        corelane::block_on(async {
+            let busy = async || {
+                for _ in 0..1_000_000 {
+                    corelane::task::consume_budget().await;
+                }
+            };
+            assert!(timeout(Duration::ZERO, busy()).await.is_err());
+            assert!(timeout_at(Instant::now(), busy()).await.is_err());
+        });
+    });
+}
+
+#[test]
 fn ten_thousand_timers_of_one_millisecond_all_fire() {
     within_reason(|| {
         let runtime = shards(1);

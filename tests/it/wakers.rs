@@ -1,11 +1,12 @@
 //! Wakers that outlive their task, their shard and their runtime, in every order.
 
 use super::harness::*;
-use corelane::net::UdpSocket;
+use corelane::net::{UdpSocket, UnixStream};
 use corelane::{HostedShard, Limits};
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
+use std::io::Write;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -404,9 +405,11 @@ proptest! {
 thread_local! {
     /// What a [`reentrant`] waker does when it is cloned, once.
     static AT_CLONE: Cell<Option<fn()>> = const { Cell::new(None) };
+    /// Whether one of them was woken.
+    static WOKEN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A waker that comes back into the runtime when it is cloned, and otherwise does nothing.
+/// A waker that comes back into the runtime when it is cloned.
 #[allow(unsafe_code)]
 fn reentrant() -> Waker {
     fn raw(data: *const ()) -> RawWaker {
@@ -418,7 +421,8 @@ fn reentrant() -> Waker {
         }
         raw(data)
     }
-    static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| {}, |_| {}, |_| {});
+    static VTABLE: RawWakerVTable =
+        RawWakerVTable::new(clone, |_| WOKEN.set(true), |_| WOKEN.set(true), |_| {});
     // SAFETY: the functions look at no data and touch nothing of another thread's.
     unsafe { Waker::from_raw(raw(std::ptr::null())) }
 }
@@ -465,5 +469,65 @@ fn cloning_a_waker_may_come_back_into_the_runtime() {
             let handle = HANDLE.with_borrow(|handle| handle.clone().expect("set"));
             handle.submit_to(FIRST, || async {}).await
         });
+    });
+}
+
+thread_local! {
+    /// What [`turn_while_cloning`] turns.
+    static SHARD: RefCell<Option<Rc<HostedShard>>> = const { RefCell::new(None) };
+    static PEER: RefCell<Option<std::os::unix::net::UnixStream>> = const { RefCell::new(None) };
+}
+
+/// Polls `future` with a waker that does `deed` when it is cloned. True: it is ready, or has been woken.
+fn is_told_of(deed: fn(), shard: Rc<HostedShard>, future: Pin<&mut impl Future>) -> bool {
+    SHARD.set(Some(shard.clone()));
+    AT_CLONE.set(Some(deed));
+    WOKEN.set(false);
+    let waker = reentrant();
+    let polled = shard.enter(|| future.poll(&mut Context::from_waker(&waker)));
+    assert!(AT_CLONE.take().is_none(), "the waker was not cloned");
+    for _ in 0..20 {
+        shard.turn(Duration::ZERO);
+    }
+    SHARD.take();
+    polled.is_ready() || WOKEN.get()
+}
+
+/// What happened comes to the shard while a waker is being cloned.
+fn turn_while_cloning() {
+    let shard = SHARD.with_borrow(|shard| shard.clone().expect("set"));
+    for _ in 0..20 {
+        shard.turn(Duration::ZERO);
+    }
+}
+
+#[test]
+fn bytes_that_come_while_a_waker_is_cloned_wake_it() {
+    within_reason(|| {
+        let shard = Rc::new(HostedShard::new(Limits::default()).expect("a shard"));
+        let (peer, ours) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        PEER.set(Some(peer));
+        let stream = UnixStream::from_std(ours).expect("a stream");
+        let _ = stream.try_read(&mut [0]).expect_err("nothing is there");
+        let write = || {
+            PEER.take().expect("set").write_all(b"x").expect("there is room");
+            turn_while_cloning();
+        };
+        assert!(is_told_of(write, shard, pin!(stream.readable())));
+    });
+}
+
+#[test]
+fn a_shutdown_that_is_requested_while_a_waker_is_cloned_wakes_it() {
+    within_reason(|| {
+        let shard = Rc::new(HostedShard::new(Limits::default()).expect("a shard"));
+        // It does not stop while there is a task.
+        drop(shard.enter(|| corelane::spawn_local(pending::<()>())));
+        let request_shutdown = || {
+            let handle = SHARD.with_borrow(|shard| shard.as_ref().expect("set").handle());
+            handle.request_shutdown(Duration::MAX);
+            turn_while_cloning();
+        };
+        assert!(is_told_of(request_shutdown, shard, pin!(corelane::shutdown_requested())));
     });
 }

@@ -3,13 +3,18 @@
 use corelane::http::Io;
 use corelane::net::TcpStream;
 use corelane::{HostedShard, Limits, block_on};
-use futures::AsyncWriteExt;
+use futures::{AsyncReadExt, AsyncWriteExt};
 use hyper::rt::{Read as _, ReadBuf, Write as _};
-use std::future::poll_fn;
+use socket2::SockRef;
+use std::cell::RefCell;
+use std::future::Future;
 use std::io::{ErrorKind, Read, Write};
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::net::Shutdown;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
 
 fn pair() -> (Io<TcpStream>, std::net::TcpStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -19,16 +24,20 @@ fn pair() -> (Io<TcpStream>, std::net::TcpStream) {
     (Io::new(TcpStream::from_std(ours).expect("a socket")), peer)
 }
 
-/// Several writes in one poll, the second and third of which are gathered.
+/// Several writes in one poll, each of which is taken; on a shard that knows the socket all but the first are gathered.
+fn write_each(io: &mut Io<TcpStream>, pieces: &[&[u8]]) {
+    let mut context = Context::from_waker(Waker::noop());
+    for piece in pieces {
+        let written = Pin::new(&mut *io).poll_write(&mut context, piece);
+        let taken = matches!(written, Poll::Ready(Ok(count)) if count == piece.len());
+        assert!(taken, "{written:?}");
+    }
+}
+
+/// Three of them.
 async fn write_three(io: &mut Io<TcpStream>) {
     io.inner().writable().await.expect("there is room");
-    poll_fn(|context| {
-        for bytes in [b"1", b"2", b"3"] {
-            assert!(matches!(Pin::new(&mut *io).poll_write(context, bytes), Poll::Ready(Ok(1))));
-        }
-        Poll::Ready(())
-    })
-    .await;
+    write_each(io, &[b"1", b"2", b"3"]);
 }
 
 fn read_to_end(mut peer: std::net::TcpStream) -> Vec<u8> {
@@ -93,6 +102,11 @@ fn fill(shard: &HostedShard, io: &mut Io<TcpStream>) -> u32 {
     next
 }
 
+/// What [`fill`] has written.
+fn numbers_in(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    bytes.chunks_exact(4).map(|four| u32::from_be_bytes(four.try_into().expect("four bytes")))
+}
+
 /// Waits, as a task of the shard, for something to read, which registers the socket there.
 fn wait_for_bytes(shard: &HostedShard, io: &mut Io<TcpStream>) {
     let mut context = Context::from_waker(Waker::noop());
@@ -108,12 +122,47 @@ fn hosted() -> HostedShard {
     HostedShard::new(Limits::default()).expect("a shard")
 }
 
+/// A connection that this shard knows.
+fn pair_at(shard: &HostedShard) -> (Io<TcpStream>, std::net::TcpStream) {
+    let (mut io, peer) = pair();
+    wait_for_bytes(shard, &mut io);
+    wait_for_bytes(shard, &mut io);
+    (io, peer)
+}
+
+/// Turns these shards until `holds` does.
+#[track_caller]
+fn turn_until(shards: &[&HostedShard], mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < super::HANGS_AFTER / 2, "it never comes to this");
+        for shard in shards {
+            shard.turn(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Closes a connection on its shard, and returns what the peer reads to the end.
+fn received_at_the_end(
+    shards: &[&HostedShard],
+    io: Io<TcpStream>,
+    peer: std::net::TcpStream,
+) -> String {
+    shards[0].enter(|| drop(io));
+    read_turning(shards, peer)
+}
+
+/// What the peer reads to the end while these shards are turned.
+fn read_turning(shards: &[&HostedShard], peer: std::net::TcpStream) -> String {
+    let reading = thread::spawn(move || read_to_end(peer));
+    turn_until(shards, || reading.is_finished());
+    String::from_utf8(reading.join().expect("no panic")).expect("what was written")
+}
+
 #[test]
 fn a_home_that_lets_a_socket_go_does_not_forget_what_its_new_home_holds() {
     let (first, second) = (hosted(), hosted());
-    let (mut io, mut peer) = pair();
-    wait_for_bytes(&first, &mut io);
-    wait_for_bytes(&first, &mut io);
+    let (mut io, mut peer) = pair_at(&first);
     // It moves, but who waits at the first home keeps the slot there.
     wait_for_bytes(&second, &mut io);
     first.turn(Duration::ZERO);
@@ -130,7 +179,7 @@ fn a_home_that_lets_a_socket_go_does_not_forget_what_its_new_home_holds() {
     peer.set_nonblocking(true).expect("a socket");
     let mut context = Context::from_waker(Waker::noop());
     let mut written = false;
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     while received.len() < (count as usize + 1) * 4 {
         assert!(began.elapsed() < super::HANGS_AFTER, "{} of {count} numbers", received.len() / 4);
         let marker = u32::MAX.to_be_bytes();
@@ -144,20 +193,175 @@ fn a_home_that_lets_a_socket_go_does_not_forget_what_its_new_home_holds() {
             read => received.extend(&bytes[..read.expect("it is there")]),
         }
     }
-    let numbers = received
-        .chunks_exact(4)
-        .map(|four| u32::from_be_bytes(four.try_into().expect("four bytes")));
+    let numbers = numbers_in(&received);
     assert!(numbers.eq((0..count).chain([u32::MAX])), "in order, the marker last");
 }
 
 #[test]
 fn a_socket_with_bytes_unsent_is_not_taken_out_without_them() {
     let shard = hosted();
-    let (mut io, _peer) = pair();
-    wait_for_bytes(&shard, &mut io);
-    wait_for_bytes(&shard, &mut io);
+    let (mut io, _peer) = pair_at(&shard);
     fill(&shard, &mut io);
     let error = shard.enter(|| io.into_inner().into_std()).expect_err("bytes would be missing");
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
     assert!(error.to_string().contains("flush"), "{error}");
+}
+
+#[test]
+fn a_waker_that_writes_while_gathered_bytes_fail_to_be_sent_mixes_no_two_connections() {
+    thread_local! { static THIRD: RefCell<Option<Io<TcpStream>>> = const { RefCell::new(None) } }
+    struct WritesToTheThird;
+    impl Wake for WritesToTheThird {
+        fn wake(self: Arc<Self>) {
+            if let Some(mut third) = THIRD.take() {
+                write_each(&mut third, &[b"to ", b"the ", b"third"]);
+                THIRD.set(Some(third));
+            }
+        }
+    }
+    super::within_reason(|| {
+        let shard = hosted();
+        let (mut first, _peer) = pair_at(&shard);
+        let (mut second, second_peer) = pair_at(&shard);
+        let (third, third_peer) = pair_at(&shard);
+        THIRD.set(Some(third));
+        let waker = Waker::from(Arc::new(WritesToTheThird));
+        let mut bytes = [0; 4];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        shard.enter(|| {
+            let mut context = Context::from_waker(&waker);
+            let read = Pin::new(&mut first).poll_read(&mut context, buffer.unfilled());
+            assert!(read.is_pending());
+            write_each(&mut first, &[b"1"]);
+            // What is gathered from here on fails, which wakes who waits to read.
+            SockRef::from(first.inner()).shutdown(Shutdown::Write).expect("it is connected");
+            write_each(&mut first, &[b"2"]);
+            write_each(&mut second, &[b"to ", b"the ", b"second"]);
+        });
+        let third = THIRD.take().expect("nobody else takes it");
+        assert_eq!(received_at_the_end(&[&shard], second, second_peer), "to the second");
+        assert_eq!(received_at_the_end(&[&shard], third, third_peer), "to the third");
+    });
+}
+
+#[test]
+fn what_another_thread_writes_within_the_poll_comes_after_what_was_gathered() {
+    super::within_reason(|| {
+        let shard = hosted();
+        let (mut io, peer) = pair_at(&shard);
+        let (tell, told) = mpsc::channel();
+        let other = shard.enter(|| {
+            write_each(&mut io, &[b"1", b"2", b"3"]);
+            let flushed = Pin::new(&mut io).poll_flush(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(flushed, Poll::Ready(Ok(()))));
+            // As hyper hands over what has been upgraded: whoever waits for it goes on at once.
+            let other = thread::spawn(move || {
+                block_on(async {
+                    let mut stream = io.into_inner();
+                    let mut write = stream.write_all(b"4");
+                    let written = futures::poll!(&mut write);
+                    tell.send(()).expect("the poll goes on");
+                    match written {
+                        Poll::Ready(written) => written,
+                        Poll::Pending => write.await,
+                    }
+                    .expect("the peer is there");
+                    stream.write_all(b"5").await.expect("the peer is there");
+                });
+            });
+            told.recv().expect("it has tried to write");
+            other
+        });
+        assert_eq!(read_turning(&[&shard], peer), "12345");
+        other.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_socket_with_bytes_gathered_is_not_taken_out_elsewhere_without_them() {
+    super::within_reason(|| {
+        let shard = hosted();
+        let (mut io, peer) = pair_at(&shard);
+        let taken_out = shard.enter(|| {
+            write_each(&mut io, &[b"1", b"2", b"3"]);
+            thread::spawn(|| io.into_inner().into_std()).join().expect("no panic")
+        });
+        let error = taken_out.expect_err("bytes would be missing");
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        assert_eq!(read_turning(&[&shard], peer), "123");
+    });
+}
+
+#[test]
+fn gathered_bytes_are_kept_when_the_shard_hears_late_that_their_socket_had_left() {
+    super::within_reason(|| {
+        let (first, second) = (hosted(), hosted());
+        let (mut io, peer) = pair();
+        let know = |shard: &HostedShard, io: &Io<TcpStream>| {
+            shard.enter(|| {
+                let mut context = Context::from_waker(Waker::noop());
+                let _ = pin!(io.inner().writable()).poll(&mut context);
+            });
+            shard.turn(Duration::ZERO);
+        };
+        know(&first, &io);
+        know(&second, &io);
+        first.enter(|| {
+            write_each(&mut io, &[b"1", b"2", b"3"]);
+            first.turn(Duration::ZERO);
+        });
+        assert_eq!(received_at_the_end(&[&first, &second], io, peer), "123");
+    });
+}
+
+#[test]
+fn the_end_comes_after_bytes_that_the_kernel_has_refused() {
+    super::within_reason(|| {
+        let shard = hosted();
+        let (mut io, mut peer) = pair_at(&shard);
+        let count = fill(&shard, &mut io);
+        let (mut reader, writer) = io.into_inner().into_split();
+        shard.enter(|| drop(writer));
+        // The other half lives, and waits for what the peer says when it has read everything.
+        let answer = shard.enter(|| {
+            corelane::spawn_local(async move {
+                let mut answer = Vec::new();
+                reader.read_to_end(&mut answer).await.expect("read");
+                assert_eq!(answer, b"answer");
+            })
+        });
+        let peer = thread::spawn(move || {
+            let mut received = Vec::new();
+            peer.read_to_end(&mut received).expect("an orderly end");
+            peer.write_all(b"answer").expect("the reader is there");
+            received
+        });
+        turn_until(&[&shard], || answer.is_finished());
+        let received = peer.join().expect("no panic");
+        assert!(numbers_in(&received).eq(0..count), "{} of {count} numbers", received.len() / 4);
+    });
+}
+
+#[test]
+fn a_home_that_ends_with_bytes_unsent_leaves_an_error_and_no_gap() {
+    super::within_reason(|| {
+        let (first, second) = (hosted(), hosted());
+        let (mut io, mut peer) = pair_at(&first);
+        fill(&first, &mut io);
+        drop(first);
+        peer.set_nonblocking(true).expect("a socket");
+        let mut context = Context::from_waker(Waker::noop());
+        let mut bytes = vec![0; 1 << 16];
+        let mut written = Poll::Pending;
+        turn_until(&[&second], || {
+            // The kernel has room again.
+            while let Ok(1..) = peer.read(&mut bytes) {}
+            written = second.enter(|| Pin::new(&mut io).poll_write(&mut context, b"more"));
+            written.is_ready()
+        });
+        let Poll::Ready(Err(error)) = written else {
+            panic!("{written:?}, though bytes are missing")
+        };
+        assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+    });
 }

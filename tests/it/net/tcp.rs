@@ -1,6 +1,7 @@
 //! TCP streams and listeners.
 
 use super::{UnixOrTcp, drain, fill, run, tcp_pair};
+use crate::harness::poll_now;
 use corelane::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use corelane::net::{Interest, TcpListener, TcpSocket, TcpStream, UdpSocket};
 use futures::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,6 +9,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -565,5 +567,27 @@ fn polling_twice_serves_the_last_task() {
         .await;
         a.write_all(b"x").await.expect("written");
         assert_eq!(reading.await.expect("read"), 1);
+    });
+}
+
+#[test]
+fn a_socket_can_be_used_whose_number_was_that_of_one_with_a_duplicate() {
+    run(|| async {
+        for _ in 0..20 {
+            let (peer, ours) = tcp_pair().await;
+            // Registered, and dropped while a duplicate of its fd keeps the connection.
+            let _ = ours.try_read(&mut [0]);
+            assert!(poll_now(ours.readable()).await.is_pending());
+            let duplicate = ours.as_fd().try_clone_to_owned().expect("a duplicate");
+            drop(ours);
+            // Most likely with the number that has just become free.
+            let again = duplicate.try_clone().expect("another");
+            let ours = TcpStream::from_std(again.into()).expect("a stream");
+            let _ = ours.try_read(&mut [0]);
+            assert!(poll_now(ours.readable()).await.is_pending(), "nothing is there");
+            peer.try_write(b"x").expect("there is room");
+            ours.readable().await.expect("it has arrived");
+            assert_eq!(ours.try_read(&mut [0; 8]).expect("read"), 1);
+        }
     });
 }

@@ -65,3 +65,24 @@ fn requests_that_have_arrived_before_the_end_are_answered() {
         }
     });
 }
+
+#[test]
+fn requests_behind_silent_connections_are_answered_at_the_end() {
+    within_reason(|| {
+        let served = Served::by_fn(|_request| async { answer("in time") });
+        assert_eq!(Client::connect(served.address).get().status, 200);
+        // Nothing of this is seen before the order to end, and most connections are new ones that say nothing.
+        let held = hold(&served.runtime);
+        let mut silent: Vec<Client> = (0..40).map(|_| Client::connect(served.address)).collect();
+        let mut asking: Vec<Client> = (0..40).map(|_| Client::connect(served.address)).collect();
+        asking.iter_mut().for_each(|client| client.send(GET));
+        served.runtime.handle().request_shutdown(LONG);
+        drop(held);
+        for client in &mut asking {
+            assert_eq!(client.answer().body, b"in time");
+            client.is_closed();
+        }
+        silent.iter_mut().for_each(Client::is_closed);
+        assert_eq!(served.runtime.shutdown(LONG).tasks_dropped, 0);
+    });
+}

@@ -1,19 +1,24 @@
 //! Connections that stop being HTTP: what was gathered before comes before what is written after.
 
 use super::client::Client;
-use super::in_process::{Body, Served, answer, has_two_cpus, whole, within_reason};
+use super::in_process::{Body, SHARD, Served, answer, has_two_cpus, whole, within_reason};
 use super::{skipped, until};
 use corelane::http::Io;
 use corelane::net::TcpStream;
-use corelane::{Handle, ShardId};
+use corelane::{Cores, Handle, Runtime, ShardId};
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, UPGRADE};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::{Parts, Upgraded};
 use hyper::{Request, Response, StatusCode};
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::TcpListener;
+use std::sync::mpsc;
+use std::task::Poll;
+use std::thread;
 use std::time::Duration;
 
 /// A large write, which is not gathered.
@@ -45,6 +50,11 @@ where
     drop(corelane::spawn_local(async move {
         talk(hyper::upgrade::on(request).await.expect("an upgrade")).await;
     }));
+    upgrading()
+}
+
+/// The response that says so.
+fn upgrading() -> Response<Body> {
     let mut response = Response::new(whole(""));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     response.headers_mut().insert(CONNECTION, "upgrade".parse().expect("a value"));
@@ -177,6 +187,64 @@ fn an_upgraded_connection_may_go_to_another_shard_with_bytes_unsent() {
             ask(&mut client, sizes);
             is_upgraded(&mut client, sizes);
         }
+    });
+}
+
+#[test]
+fn what_another_thread_says_after_an_upgrade_comes_after_the_answers_gathered_before_it() {
+    /// Lets the poll that drops it go on when the other thread has tried to write.
+    struct Waits(mpsc::Receiver<()>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            self.0.recv().expect("it tries");
+        }
+    }
+    /// Greets, on a thread of its own, as soon as there is an upgrade.
+    fn greet(request: Request<Incoming>, tell: mpsc::Sender<()>) {
+        thread::spawn(|| {
+            corelane::block_on(async move {
+                let upgraded = hyper::upgrade::on(request).await.expect("an upgrade");
+                let (mut stream, _early) = stream_of(upgraded);
+                let mut write = stream.write_all(b"welcome");
+                let written = futures::poll!(&mut write);
+                tell.send(()).expect("the poll goes on");
+                match written {
+                    Poll::Ready(written) => written,
+                    Poll::Pending => write.await,
+                }
+                .expect("the client is there");
+            });
+        });
+    }
+    within_reason(|| {
+        let runtime = Runtime::builder().cores(Cores::Count(1)).start().expect("started");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut client = Client::connect(listener.local_addr().expect("an address"));
+        client.send(format!("{}{ASK}", get(3)));
+        let (accepted, _) = listener.accept().expect("it has come");
+        let (tell, told) = mpsc::channel();
+        let service = move |request: Request<Incoming>| {
+            let upgrades = request.headers().contains_key(UPGRADE);
+            if upgrades {
+                greet(request, tell.clone());
+            }
+            let response = if upgrades { upgrading() } else { answer("xxx") };
+            async { Ok::<_, Infallible>(response) }
+        };
+        let connection = move || async move {
+            let stream = TcpStream::from_std(accepted).expect("a socket");
+            // Registered, as a connection is that has waited for its first request.
+            stream.writable().await.expect("there is room");
+            let _end = Waits(told);
+            let service = service_fn(service);
+            let http = http1::Builder::new().serve_connection(Io::new(stream), service);
+            http.with_upgrades().await.expect("well-formed requests");
+        };
+        drop(runtime.handle().spawn_on(SHARD, connection).expect("a shard"));
+        assert_eq!(client.answer().body, b"xxx");
+        assert_eq!(client.answer().status, 101);
+        assert_eq!(client.read_exactly(7).expect("a greeting"), b"welcome");
+        client.is_closed();
     });
 }
 
