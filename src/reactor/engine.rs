@@ -170,6 +170,13 @@ impl Reactor {
         Ok(key)
     }
 
+    /// The next write to the socket is to return this.
+    pub(super) fn fail(&self, key: SlotKey, error: io::Error) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(key) {
+            slot.socket.error = Some(error);
+        }
+    }
+
     /// Whether an operation is worth trying; if not, the task of `waker` is woken when it is.
     #[inline]
     pub(crate) fn gate(&self, key: SlotKey, direction: Direction, waker: &Waker) -> Gate {

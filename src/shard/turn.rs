@@ -290,6 +290,8 @@ impl Shard {
                 self.run_caught(|| drop(value));
             }
             self.timers.clear();
+            // What destructors have written.
+            self.reactor.send_gathered();
             self.reactor.clear_slots();
             self.home.close();
             self.publish();

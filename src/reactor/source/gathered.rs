@@ -1,5 +1,6 @@
 //! Writes that are gathered, and what the kernel has not taken of them: the socket's side of `reactor/gather`.
 
+use super::moves::lost;
 use super::{Here, Socket, Source};
 use crate::reactor::engine::Held;
 use crate::reactor::gather::Gathered;
@@ -33,7 +34,7 @@ impl<S: Socket> Source<S> {
     /// Ready when nothing is left that the kernel has refused; what was gathered in this poll is on its way.
     #[inline]
     pub(crate) fn poll_unsent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.holds(Held::Unsent) {
+        if !self.holds(Held::Unsent) && !self.holds(Held::Lost) {
             return Poll::Ready(Ok(()));
         }
         self.at_slot(context, |shard, key, context| shard.reactor.poll_unsent(key, context.waker()))
@@ -47,7 +48,9 @@ impl<S: Socket> Source<S> {
             Here::Home(_) => Some(Ok(true)),
             Here::Unregistered | Here::Away => None,
         });
-        here.flatten().unwrap_or_else(|| Ok(!self.is_held()))
+        here.flatten().unwrap_or_else(|| {
+            if self.holds(Held::Lost) { Err(lost()) } else { Ok(!self.is_held()) }
+        })
     }
 
     /// Ready when every byte written has been given to the kernel.
@@ -85,6 +88,7 @@ impl<S: Socket> Source<S> {
         });
         match at_home.flatten() {
             Some(polled) => polled,
+            None if self.holds(Held::Lost) => Poll::Ready(Err(lost())),
             None if self.is_held() => self.watch(context, Direction::Write),
             None => Poll::Ready(Ok(())),
         }

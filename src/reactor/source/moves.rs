@@ -27,9 +27,9 @@ impl Registration {
     }
 }
 
-/// What an operation says on a socket of which bytes are missing.
-fn lost() -> io::Error {
-    let text = "bytes that were written to this socket before were not sent when its shard ended";
+/// What a write says on a socket of which bytes are missing. Reading goes on.
+pub(super) fn lost() -> io::Error {
+    let text = "bytes that were written to this socket before could not be sent";
     io::Error::new(io::ErrorKind::ConnectionAborted, text)
 }
 
@@ -46,9 +46,6 @@ impl<S: Socket> Source<S> {
     /// Registers with the current shard. False: there is none, or the socket cannot move now.
     #[cold]
     pub(super) fn move_here(&self) -> io::Result<bool> {
-        if self.holds(Held::Lost) {
-            return Err(lost());
-        }
         if self.is_held() {
             return Ok(false);
         }
@@ -68,6 +65,9 @@ impl<S: Socket> Source<S> {
                     homes.retain(|home| home.inbox.uid() != uid && !home.inbox.is_closed());
                     let assumed = assumed(before).unwrap_or_default();
                     let key = shard.reactor.register(self.shared.clone(), assumed)?;
+                    if self.holds(Held::Lost) {
+                        shard.reactor.fail(key, lost());
+                    }
                     if !homes.is_empty() {
                         add(&shard.counters.sockets_adopted, 1);
                     }

@@ -1,9 +1,10 @@
 //! A socket on a thread that is no shard, or one that cannot move just now: the system call is tried here, and the home
 //! is asked to wake.
 
+use super::moves::lost;
 use super::{Socket, Source};
 use crate::mesh::message::{Notice, Watchers};
-use crate::reactor::engine::retried;
+use crate::reactor::engine::{Held, retried};
 use crate::reactor::slots::{Direction, SlotKey};
 use crate::shard::Shard;
 use crate::shard::context::with_current;
@@ -21,6 +22,9 @@ impl<S: Socket> Source<S> {
         direction: Direction,
         call: &mut impl FnMut(&S) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
+        if direction == Direction::Write && self.holds(Held::Lost) {
+            return Poll::Ready(Err(lost()));
+        }
         if direction == Direction::Write && self.is_held() {
             return self
                 .watch(context, direction)
@@ -44,6 +48,10 @@ impl<S: Socket> Source<S> {
         direction: Direction,
     ) -> Poll<io::Result<()>> {
         let watched = self.watch(context, direction)?;
+        if direction == Direction::Write && self.is_held() {
+            // Those bytes go first, and the home sends them.
+            return watched.map(Ok);
+        }
         match socket::is_ready(&self.shared.socket, direction == Direction::Write) {
             Ok(false) => watched.map(Ok),
             ready => Poll::Ready(ready.map(|_| ())),

@@ -351,6 +351,14 @@ fn a_home_that_ends_with_bytes_unsent_leaves_an_error_and_no_gap() {
         drop(first);
         peer.set_nonblocking(true).expect("a socket");
         let mut context = Context::from_waker(Waker::noop());
+        // On a thread that is no shard: neither a flush nor an end may look as if all had gone well.
+        let aborted = |polled: Poll<std::io::Result<()>>| match polled {
+            Poll::Ready(Err(error)) => assert_eq!(error.kind(), ErrorKind::ConnectionAborted),
+            other => panic!("{other:?}, though bytes are missing"),
+        };
+        aborted(Pin::new(&mut io).poll_flush(&mut context));
+        aborted(Pin::new(&mut io).poll_shutdown(&mut context));
+        aborted(Poll::Ready(io.inner().try_write(b"more").map(drop)));
         let mut bytes = vec![0; 1 << 16];
         let mut written = Poll::Pending;
         turn_until(&[&second], || {
@@ -363,5 +371,45 @@ fn a_home_that_ends_with_bytes_unsent_leaves_an_error_and_no_gap() {
             panic!("{written:?}, though bytes are missing")
         };
         assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+        // What the peer says can still be read.
+        peer.write_all(b"answer").expect("written");
+        let mut stream = io.into_inner();
+        let mut answer = [0; 6];
+        let read = second.enter(|| {
+            corelane::spawn_local(async move {
+                futures::AsyncReadExt::read_exact(&mut stream, &mut answer).await.expect("read");
+                answer
+            })
+        });
+        turn_until(&[&second], || read.is_finished());
+    });
+}
+
+#[test]
+fn what_destructors_write_at_the_end_of_a_shard_is_sent() {
+    struct Says(Io<TcpStream>);
+    impl Drop for Says {
+        fn drop(&mut self) {
+            let mut context = Context::from_waker(Waker::noop());
+            for byte in [b"1", b"2", b"3"] {
+                assert!(Pin::new(&mut self.0).poll_write(&mut context, byte).is_ready());
+            }
+        }
+    }
+    super::within_reason(|| {
+        let shard = hosted();
+        let (io, mut peer) = pair_at(&shard);
+        let kept = Says(io);
+        let task = shard.enter(|| {
+            corelane::spawn_local(async move {
+                let _kept = kept;
+                std::future::pending::<()>().await;
+            })
+        });
+        shard.turn(Duration::ZERO);
+        drop((shard, task));
+        let mut all = String::new();
+        peer.read_to_string(&mut all).expect("read");
+        assert_eq!(all, "123");
     });
 }
