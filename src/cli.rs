@@ -1,10 +1,14 @@
-//! The command line: `corelane [serve]`.
+//! The command line: `corelane [serve]`, `corelane compare`, `corelane load`.
 //!
 //! Parses, starts, prints what it did, waits for a signal, and turns the outcome into an exit status:
 //! 0 for a clean end, 1 if something failed while it ran, 2 if it could not start, 128 plus the signal's number if a
 //! second signal cut the drain short.
 
 mod address;
+#[cfg(feature = "compare")]
+mod compare;
+#[cfg(feature = "compare")]
+mod load;
 mod log;
 mod serve;
 
@@ -25,6 +29,9 @@ struct Arguments {
 enum Command {
     /// Serve HTTP/1.1; what happens if no command is given.
     Serve(serve::Options),
+    #[cfg(feature = "compare")]
+    #[command(flatten)]
+    Measure(compare::Command),
 }
 
 /// Exit status if the program could not start.
@@ -33,9 +40,21 @@ const CANNOT_START: u8 = 2;
 /// The program's `main`.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let options = match arguments.command {
-        Some(Command::Serve(options)) => options,
-        None => arguments.serve,
-    };
-    serve::run(&options)
+    match &arguments.command {
+        Some(command) => run(command),
+        None => serve::run(&arguments.serve),
+    }
+}
+
+#[cfg(feature = "compare")]
+fn run(command: &Command) -> ExitCode {
+    match command {
+        Command::Serve(options) => serve::run(options),
+        Command::Measure(command) => command.run(),
+    }
+}
+
+#[cfg(not(feature = "compare"))]
+fn run(Command::Serve(options): &Command) -> ExitCode {
+    serve::run(options)
 }

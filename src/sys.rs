@@ -5,5 +5,7 @@ pub(crate) mod bytes;
 pub(crate) mod cpus;
 pub(crate) mod errno;
 pub(crate) mod fifo;
+#[cfg(feature = "compare")]
+pub(crate) mod files;
 pub(crate) mod socket;
 pub(crate) mod thread;

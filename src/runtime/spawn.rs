@@ -45,7 +45,7 @@ where
 /// any worker may poll it and drop it, another each time.
 ///
 /// What it may hold between two polls must be `Send`:
-/// ```compile_fail,E0277
+/// ```compile_fail
 /// corelane::block_on(async {
 ///     let local = std::rc::Rc::new(5);
 ///     corelane::spawn(async move {

@@ -86,6 +86,8 @@ impl Worker {
 
     /// The end: local tasks are dropped, and by the last worker, all others.
     pub(crate) fn close(&self) {
+        // Others may still rely on it.
+        self.stop_searching();
         self.shard.close();
         enter_shard(&self.shard, || context::enter(self, || self.pool.leave(self.shard.fleet())));
     }

@@ -32,6 +32,14 @@ impl ThreadNumber {
     }
 }
 
+/// The CPU time that the calling thread has had, to the nanosecond.
+#[cfg(feature = "compare")]
+pub(crate) fn own_cpu_time() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
 fn parse(stat: &str, schedstat: &str) -> Option<Look> {
     // The name, which may contain anything, ends at the last parenthesis.
     let wants_cpu = stat.rsplit_once(')')?.1.trim_start().starts_with('R');

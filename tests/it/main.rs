@@ -6,6 +6,8 @@
 mod harness;
 mod process;
 
+#[cfg(feature = "compare")]
+mod compare;
 mod net;
 #[cfg(feature = "cli")]
 mod serve;

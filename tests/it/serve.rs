@@ -7,14 +7,14 @@
 
 mod accept;
 mod bodies;
-mod client;
+pub(crate) mod client;
 mod drain;
 mod in_process;
 mod injected;
 mod machine;
 mod panics;
 mod pipelines;
-mod program;
+pub(crate) mod program;
 mod reuse;
 mod shutdown;
 mod start;

@@ -8,10 +8,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// The request of most tests.
-pub(super) const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+pub(crate) const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
 /// One connection.
-pub(super) struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     /// Received, but not yet part of an answer.
     received: Vec<u8>,
@@ -19,28 +19,28 @@ pub(super) struct Client {
 
 /// A response, as far as tests look at it.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
     /// It is what the built-in service says to `GET /`.
     #[track_caller]
-    pub(super) fn is_hello(&self) {
+    pub(crate) fn is_hello(&self) {
         assert_eq!((self.status, self.body.as_slice()), (200, b"Hello, World!".as_slice()));
     }
 }
 
 impl Client {
     #[track_caller]
-    pub(super) fn connect(address: SocketAddr) -> Client {
+    pub(crate) fn connect(address: SocketAddr) -> Client {
         let stream = TcpStream::connect_timeout(&address, NEVER).expect("connected");
         Client::of(stream)
     }
@@ -53,7 +53,7 @@ impl Client {
     }
 
     /// Connected, with a receive buffer of this size, so that little is on its way.
-    pub(super) fn with_receive_buffer(address: SocketAddr, bytes: usize) -> Client {
+    pub(crate) fn with_receive_buffer(address: SocketAddr, bytes: usize) -> Client {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
             .expect("a socket");
         // Before connecting, or the window is already larger.
@@ -62,41 +62,41 @@ impl Client {
         Client::of(socket.into())
     }
 
-    pub(super) fn stream(&self) -> &TcpStream {
+    pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
     #[track_caller]
-    pub(super) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).expect("sent");
     }
 
     /// Sends `GET /` and reads the answer.
     #[track_caller]
-    pub(super) fn get(&mut self) -> Answer {
+    pub(crate) fn get(&mut self) -> Answer {
         self.send(GET);
         self.answer()
     }
 
     /// Reads one response.
     #[track_caller]
-    pub(super) fn answer(&mut self) -> Answer {
+    pub(crate) fn answer(&mut self) -> Answer {
         self.try_answer(true).expect("an answer")
     }
 
     /// Reads the response to a HEAD, which has no body.
     #[track_caller]
-    pub(super) fn answer_to_head(&mut self) -> Answer {
+    pub(crate) fn answer_to_head(&mut self) -> Answer {
         self.try_answer(false).expect("an answer")
     }
 
     /// Sends `GET /` and reads the answer, unless the connection fails or ends.
-    pub(super) fn try_get(&mut self) -> io::Result<Answer> {
+    pub(crate) fn try_get(&mut self) -> io::Result<Answer> {
         self.stream.write_all(GET.as_bytes())?;
         self.try_answer(true)
     }
 
-    pub(super) fn try_answer(&mut self, has_body: bool) -> io::Result<Answer> {
+    pub(crate) fn try_answer(&mut self, has_body: bool) -> io::Result<Answer> {
         let head = self.read_past(b"\r\n\r\n")?;
         let head = String::from_utf8(head).expect("a head in ASCII");
         let mut lines = head.split("\r\n");
@@ -149,7 +149,7 @@ impl Client {
     }
 
     /// Exactly so many of the bytes that come next.
-    pub(super) fn read_exactly(&mut self, count: usize) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_exactly(&mut self, count: usize) -> io::Result<Vec<u8>> {
         while self.received.len() < count {
             self.read_more()?;
         }
@@ -172,7 +172,7 @@ impl Client {
 
     /// Waits for the server to close in an orderly way, with nothing more to say.
     #[track_caller]
-    pub(super) fn is_closed(&mut self) {
+    pub(crate) fn is_closed(&mut self) {
         match self.read_more() {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => {}
             Err(error) => panic!("no orderly end: {error}"),
@@ -183,14 +183,14 @@ impl Client {
 
     /// Nothing has been received but whole answers.
     #[track_caller]
-    pub(super) fn has_nothing_left(&self) {
+    pub(crate) fn has_nothing_left(&self) {
         let text = String::from_utf8_lossy(&self.received);
         assert!(self.received.is_empty(), "read and not expected: {text:?}");
     }
 
     /// Waits for the connection to end, in whatever way, and throws away what comes before.
     #[track_caller]
-    pub(super) fn is_gone(&mut self) {
+    pub(crate) fn is_gone(&mut self) {
         let began = Instant::now();
         while let Ok(()) = self.read_more() {
             self.received.clear();
@@ -199,7 +199,7 @@ impl Client {
     }
 
     /// Closes with a reset instead of an orderly end.
-    pub(super) fn reset(self) {
+    pub(crate) fn reset(self) {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("set");
     }
 }

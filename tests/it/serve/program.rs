@@ -12,10 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A `corelane serve` that is about to be started, on a port of the system's choice unless one is given.
-pub(super) struct Serve {
+pub(crate) struct Serve {
     wrapper: Vec<String>,
     arguments: Vec<String>,
     open_files: Option<u64>,
+    stdin: Option<Stdio>,
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
 }
@@ -25,7 +26,7 @@ pub(super) struct Serve {
 const MODE: &str = "CORELANE_TEST_MODE";
 
 impl Serve {
-    pub(super) fn new(flags: &[&str]) -> Serve {
+    pub(crate) fn new(flags: &[&str]) -> Serve {
         let mut arguments = vec!["serve"];
         if !flags.contains(&"--listen") {
             arguments.extend(["--listen", "127.0.0.1:0"]);
@@ -41,37 +42,51 @@ impl Serve {
     }
 
     /// The program with exactly these arguments.
-    pub(super) fn with_arguments(arguments: &[&str]) -> Serve {
+    pub(crate) fn with_arguments(arguments: &[&str]) -> Serve {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Serve { wrapper: Vec::new(), arguments, open_files: None, stdout: None, stderr: None }
+        Serve {
+            wrapper: Vec::new(),
+            arguments,
+            open_files: None,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        }
     }
 
     /// Started by another program, which puts it in its own place.
-    pub(super) fn under<S: AsRef<str>>(mut self, wrapper: &[S]) -> Serve {
+    pub(crate) fn under<S: AsRef<str>>(mut self, wrapper: &[S]) -> Serve {
         self.wrapper = wrapper.iter().map(|word| word.as_ref().to_owned()).collect();
         self
     }
 
     /// With no more than this many open files.
-    pub(super) fn open_files(mut self, limit: u64) -> Serve {
+    pub(crate) fn open_files(mut self, limit: u64) -> Serve {
         self.open_files = Some(limit);
         self
     }
 
+    /// What it reads, instead of nothing.
+    #[cfg(feature = "compare")]
+    pub(crate) fn stdin(mut self, stdin: impl Into<Stdio>) -> Serve {
+        self.stdin = Some(stdin.into());
+        self
+    }
+
     /// Nobody reads its standard output, so `start` does not wait for the port.
-    pub(super) fn stdout(mut self, stdout: impl Into<Stdio>) -> Serve {
+    pub(crate) fn stdout(mut self, stdout: impl Into<Stdio>) -> Serve {
         self.stdout = Some(stdout.into());
         self
     }
 
-    pub(super) fn stderr(mut self, stderr: impl Into<Stdio>) -> Serve {
+    pub(crate) fn stderr(mut self, stderr: impl Into<Stdio>) -> Serve {
         self.stderr = Some(stderr.into());
         self
     }
 
     /// Starts it, and waits until it says where it listens.
     #[track_caller]
-    pub(super) fn start(self) -> Program {
+    pub(crate) fn start(self) -> Program {
         let silent = self.stdout.is_some();
         let mut program = self.spawn();
         if !silent {
@@ -92,18 +107,19 @@ impl Serve {
 
     /// Starts it and waits until it ends by itself.
     #[track_caller]
-    pub(super) fn run_to_its_end(self) -> (ExitStatus, Vec<String>, Vec<String>) {
+    pub(crate) fn run_to_its_end(self) -> (ExitStatus, Vec<String>, Vec<String>) {
         let mut program = self.spawn();
         let status = program.wait();
         (status, program.out.all(), program.err.all())
     }
 
     #[track_caller]
-    pub(super) fn spawn(self) -> Program {
+    pub(crate) fn spawn(self) -> Program {
         let program = env!("CARGO_BIN_EXE_corelane");
         let mut words = self.wrapper.iter().map(String::as_str).chain([program]);
         let mut command = Command::new(words.next().expect("a word"));
-        command.args(words).args(&self.arguments).stdin(Stdio::null());
+        command.args(words).args(&self.arguments);
+        command.stdin(self.stdin.unwrap_or_else(Stdio::null));
         if !self.wrapper.is_empty() {
             // A build with AddressSanitizer could not look for leaks while it is traced.
             command.env("ASAN_OPTIONS", "detect_leaks=0");
@@ -119,47 +135,47 @@ impl Serve {
 }
 
 /// A running child. It is killed when this is dropped.
-pub(super) struct Program {
+pub(crate) struct Program {
     child: Child,
-    pub(super) out: Lines,
-    pub(super) err: Lines,
+    pub(crate) out: Lines,
+    pub(crate) err: Lines,
 }
 
 impl Program {
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Where it says that it listens, so far.
-    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let lines = self.out.so_far();
         let addresses = lines.iter().filter_map(|line| line.strip_prefix("listening on http://"));
         addresses.map(|address| address.parse().expect("an address")).collect()
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.addresses()[0]
     }
 
     /// What it has said on standard error, but for shards that others kept from their CPU: the machine is shared.
-    pub(super) fn complaints(&self) -> Vec<String> {
+    pub(crate) fn complaints(&self) -> Vec<String> {
         let mut lines = self.err.so_far();
         lines.retain(|line| !line.contains("a task has held it for"));
         lines
     }
 
-    pub(super) fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
         system::send_signal(self.pid(), signal);
     }
 
     /// How it has ended, if it has.
-    pub(super) fn status(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child")
     }
 
     /// Waits for its end, and for the last lines that it has written.
     #[track_caller]
-    pub(super) fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let said = self.err.clone();
         let began = Instant::now();
         loop {
@@ -175,7 +191,7 @@ impl Program {
 
     /// Waits for its end, which must be `exit(code)`, and returns how long that took.
     #[track_caller]
-    pub(super) fn exits_with(&mut self, code: i32) -> Duration {
+    pub(crate) fn exits_with(&mut self, code: i32) -> Duration {
         let began = Instant::now();
         let status = self.wait();
         let took = began.elapsed();
@@ -184,7 +200,7 @@ impl Program {
     }
 
     /// Kills it and waits for it.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -194,7 +210,7 @@ impl Program {
     }
 
     /// Its open files, without those that it got from this process.
-    pub(super) fn own_files(&self) -> Vec<File> {
+    pub(crate) fn own_files(&self) -> Vec<File> {
         let inherited: Vec<u32> = inherited_files();
         let mut files = files_of(&self.pid().to_string());
         files.retain(|file| !inherited.contains(&file.number));
@@ -202,13 +218,13 @@ impl Program {
     }
 
     /// How many files it has open.
-    pub(super) fn open_files(&self) -> usize {
+    pub(crate) fn open_files(&self) -> usize {
         fs::read_dir(self.proc("fd")).expect("a process").count()
     }
 
     /// The same, when it has not changed for a while: the start, for one, goes on after the program listens.
     #[track_caller]
-    pub(super) fn open_files_at_rest(&self) -> usize {
+    pub(crate) fn open_files_at_rest(&self) -> usize {
         let (mut files, mut since) = (self.open_files(), Instant::now());
         until("the number of open files does not change", || {
             let now = self.open_files();
@@ -221,7 +237,7 @@ impl Program {
     }
 
     /// CPU time it has used so far, in user and kernel mode.
-    pub(super) fn cpu_time(&self) -> Duration {
+    pub(crate) fn cpu_time(&self) -> Duration {
         let text = fs::read_to_string(self.proc("stat")).expect("a process");
         // The name, which may contain anything, ends at the last parenthesis; after it comes field 3.
         let fields: Vec<&str> =
@@ -232,7 +248,7 @@ impl Program {
     }
 
     /// Name and allowed CPUs of each thread.
-    pub(super) fn threads(&self) -> Vec<(String, String)> {
+    pub(crate) fn threads(&self) -> Vec<(String, String)> {
         let listed = fs::read_dir(self.proc("task")).expect("a process");
         let status = |entry: std::io::Result<fs::DirEntry>| {
             let text = fs::read_to_string(entry.ok()?.path().join("status")).ok()?;
@@ -254,13 +270,13 @@ impl Drop for Program {
 
 /// An open file of a process.
 #[derive(Debug)]
-pub(super) struct File {
-    pub(super) number: u32,
-    pub(super) closed_on_exec: bool,
+pub(crate) struct File {
+    pub(crate) number: u32,
+    pub(crate) closed_on_exec: bool,
 }
 
 /// The open files of this process that its children get.
-pub(super) fn inherited_files() -> Vec<u32> {
+pub(crate) fn inherited_files() -> Vec<u32> {
     let files = files_of("self").into_iter();
     [0, 1, 2]
         .into_iter()
@@ -285,7 +301,7 @@ fn files_of(process: &str) -> Vec<File> {
 
 /// Lines that a child writes, each with the time at which it came.
 #[derive(Clone)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     read: Arc<Mutex<Output>>,
 }
 
@@ -300,7 +316,7 @@ impl Lines {
         Lines { read: Arc::new(Mutex::new(Output { ended: true, ..Output::default() })) }
     }
 
-    pub(super) fn read(from: impl Read + Send + 'static) -> Lines {
+    pub(crate) fn read(from: impl Read + Send + 'static) -> Lines {
         let lines = Lines { read: Arc::default() };
         let read = lines.read.clone();
         thread::spawn(move || {
@@ -313,13 +329,13 @@ impl Lines {
         lines
     }
 
-    pub(super) fn so_far(&self) -> Vec<String> {
+    pub(crate) fn so_far(&self) -> Vec<String> {
         self.read.lock().expect("no panic").lines.iter().map(|(_, line)| line.clone()).collect()
     }
 
     /// All of them, when the child is gone.
     #[track_caller]
-    pub(super) fn all(&self) -> Vec<String> {
+    pub(crate) fn all(&self) -> Vec<String> {
         eventually("the end of the output", || {
             self.read.lock().expect("no panic").ended.then_some(())
         });
@@ -327,14 +343,14 @@ impl Lines {
     }
 
     /// When lines with this text in them came.
-    pub(super) fn times_of(&self, text: &str) -> Vec<Instant> {
+    pub(crate) fn times_of(&self, text: &str) -> Vec<Instant> {
         let read = self.read.lock().expect("no panic");
         read.lines.iter().filter(|(_, line)| line.contains(text)).map(|(time, _)| *time).collect()
     }
 
     /// Waits for a line with this text in it.
     #[track_caller]
-    pub(super) fn wait_for(&self, text: &str) -> String {
+    pub(crate) fn wait_for(&self, text: &str) -> String {
         let found = || self.so_far().into_iter().find(|line| line.contains(text));
         eventually(&format!("a line with {text:?}"), found)
     }

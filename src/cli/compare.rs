@@ -1,0 +1,220 @@
+//! `corelane compare`: several architectures of an HTTP server, on the same work, one after the other and again.
+//!
+//! Each contender is a process of its own, and so is the load generator: what one does with memory, CPUs or the scheduler
+//! stays with it. In a round every contender runs once, in an order that rotates from round to round; differences are taken
+//! within a round, so that a machine that drifts, drifts for all. What is said at the end is made from the raw figures
+//! alone, which `report.json` holds.
+
+mod bench;
+pub(crate) mod contender;
+pub(crate) mod model;
+pub(crate) mod process;
+mod report;
+mod run;
+mod scenario;
+
+use super::{CANNOT_START, load};
+use crate::signal::ctrl_c;
+use clap::{Args, Subcommand};
+use model::Report;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+/// The commands that measure, and those of the processes that they start.
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Measure several architectures of an HTTP server on the same work, and say which won.
+    Compare(Options),
+    /// Send requests to a server and measure how it answers.
+    Load(load::Options),
+    /// One contender of a comparison.
+    #[command(hide = true)]
+    Contender(contender::Options),
+    /// Runs a program until standard input ends.
+    #[command(hide = true)]
+    Guard(process::Guard),
+    /// Takes most of one CPU until standard input ends.
+    #[command(hide = true)]
+    Burn(process::Burn),
+}
+
+impl Command {
+    /// Does it; returns the exit status.
+    pub(super) fn run(&self) -> ExitCode {
+        match self {
+            Command::Compare(options) => run(options),
+            Command::Load(options) => load::run(options),
+            Command::Contender(options) => contender::run(options),
+            Command::Guard(options) => process::guard(options),
+            Command::Burn(options) => process::burn(options),
+        }
+    }
+}
+
+/// The flags of `compare`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Options {
+    /// Under two minutes: three scenarios, and short rounds.
+    #[arg(long)]
+    quick: bool,
+
+    /// Only this scenario; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    scenario: Vec<String>,
+
+    /// Scenarios of one's own, in a TOML file: see configs/scenario.toml. May be given several times.
+    #[arg(long, value_name = "FILE")]
+    scenario_file: Vec<PathBuf>,
+
+    /// Only this contender, or one more: NAME, or NAME=http://ADDRESS:PORT for a server that runs already. May be given
+    /// several times; the first is what the others are compared with.
+    #[arg(long, value_name = "NAME[=URL]")]
+    contender: Vec<String>,
+
+    /// One more contender: NAME=COMMAND, in which {addr}, {port} and {threads} are filled in. It must answer at / soon after it
+    /// has started.
+    #[arg(long, value_name = "NAME=COMMAND")]
+    command: Vec<String>,
+
+    /// Connections, in every scenario.
+    #[arg(long)]
+    connections: Option<u32>,
+
+    /// Seconds of a round. Default: 5; with --quick 1.5.
+    #[arg(long)]
+    duration: Option<f64>,
+
+    /// Rounds. Default: 5; with --quick 3.
+    #[arg(long)]
+    rounds: Option<u32>,
+
+    /// CPUs that the contenders get: all, or a count.
+    #[arg(long, default_value = "all")]
+    cores: crate::topology::Cores,
+
+    /// Bytes of each answer, or of each request that is sent up.
+    #[arg(long)]
+    payload: Option<u64>,
+
+    /// Requests per second that are due, whatever becomes of those before. Default: as many as are answered.
+    #[arg(long)]
+    rate: Option<f64>,
+
+    /// Where the reports go: report.json, report.md, report.html.
+    #[arg(long, value_name = "DIRECTORY", default_value = "compare-report")]
+    out: PathBuf,
+
+    /// Measures nothing, and draws this report.json again.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+}
+
+impl Options {
+    fn seconds(&self) -> f64 {
+        self.duration.unwrap_or(if self.quick { 1.5 } else { 5.0 })
+    }
+
+    fn warmup(&self) -> f64 {
+        if self.quick { 0.3 } else { 1.0 }
+    }
+
+    fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(if self.quick { 3 } else { 5 })
+    }
+}
+
+/// Measures, or draws what was measured; returns the exit status.
+fn run(options: &Options) -> ExitCode {
+    let outcome = match &options.from {
+        Some(file) => read(file),
+        None => measure(options),
+    };
+    let written = outcome.and_then(|report| {
+        if options.from.is_some() {
+            for scenario in &report.scenarios {
+                show(&report::table(scenario));
+            }
+        }
+        show(&report::verdict(&report));
+        write(&report, &options.out)?;
+        Ok(report.interrupted)
+    });
+    match written {
+        Ok(interrupted) => {
+            show(&format!("report: {}", options.out.join("report.html").display()));
+            if interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS }
+        }
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "corelane: {error}");
+            ExitCode::from(CANNOT_START)
+        }
+    }
+}
+
+/// A closed standard output is no reason to lose the report.
+fn show(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+fn measure(options: &Options) -> Result<Report, String> {
+    let stop = interrupted()?;
+    // For the contenders and the generator: thousands of connections each.
+    crate::sys::files::raise_limit();
+    run::run(options, &stop, show)
+}
+
+/// Says when Ctrl-C has been pressed.
+fn interrupted() -> Result<Arc<run::Stop>, String> {
+    let stop = Arc::new(run::Stop::default());
+    let (tell, ready) = mpsc::channel();
+    let there = stop.clone();
+    let listen = move || {
+        let _ = crate::runtime::block_on::block_on(async {
+            let signal = ctrl_c();
+            let _ = tell.send(());
+            signal.await
+        });
+        there.request();
+    };
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(listen)
+        .map_err(|error| format!("no thread to listen for Ctrl-C: {error}"))?;
+    let _ = ready.recv();
+    Ok(stop)
+}
+
+fn read(file: &Path) -> Result<Report, String> {
+    let text = fs::read_to_string(file)
+        .map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let report: Report = serde_json::from_str(&text)
+        .map_err(|error| format!("{} is no report of this program: {error}", file.display()))?;
+    if report.format != model::FORMAT {
+        return Err(format!(
+            "{} has format {}, and this version reads format {}",
+            file.display(),
+            report.format,
+            model::FORMAT
+        ));
+    }
+    Ok(report)
+}
+
+fn write(report: &Report, directory: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", directory.display());
+    fs::create_dir_all(directory).map_err(failed)?;
+    let json = serde_json::to_string(report).map_err(|error| error.to_string())?;
+    for (name, text) in [
+        ("report.json", json),
+        ("report.md", report::markdown(report)),
+        ("report.html", report::html(report)),
+    ] {
+        fs::write(directory.join(name), text).map_err(failed)?;
+    }
+    Ok(())
+}

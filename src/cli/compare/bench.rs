@@ -1,0 +1,294 @@
+//! One round: a contender and a load generator, each a process of its own, and what is read off both.
+
+use super::Options;
+use super::model::{Crossed, Round};
+use super::process::{self, Running};
+use super::scenario::Work;
+use crate::cli::load;
+use serde::Deserialize;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long a contender may take until it answers, and a generator until it has begun.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+/// How long an answer may take that is asked for besides.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How a contender is had.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// This program's own, by its name.
+    Own(String),
+    /// It runs already.
+    At(SocketAddr),
+    /// A program to be started.
+    Command(String),
+}
+
+/// What stays the same for all rounds of a scenario.
+pub(super) struct Bench<'a> {
+    pub(super) options: &'a Options,
+    pub(super) work: &'a Work,
+    pub(super) threads: usize,
+    pub(super) first_cpu: usize,
+}
+
+/// A contender that answers.
+struct Server {
+    address: SocketAddr,
+    /// None: it is not ours to end, or to measure.
+    process: Option<Running>,
+}
+
+impl Bench<'_> {
+    /// One round of one contender.
+    ///
+    /// # Errors
+    /// It cannot be started, is never ready, answers garbage, or dies.
+    pub(super) fn round(&self, source: &Source, number: u32) -> Result<Round, String> {
+        let mut server = self.start(source)?;
+        server.wait_until_it_answers()?;
+        let _neighbour = self.work.neighbour.then(|| self.neighbour()).transpose()?;
+        let mut load = self.load(server.address)?;
+        let warmup = Duration::from_secs_f64(self.options.warmup());
+        load.line(warmup + READY_WITHIN, |line| (line == load::BEGIN).then_some(()))?;
+        let pid = server.process.as_ref().map(Running::pid);
+        let told = Stats::of(server.address);
+        let before = pid.map(Used::by);
+        let span = Duration::from_secs_f64(self.options.seconds());
+        let outcome: load::Outcome =
+            load.line(span + READY_WITHIN, |line| serde_json::from_str(line).ok())?;
+        let used = pid.map(Used::by).zip(before).map(|(after, before)| after.since(&before));
+        let told = Stats::of(server.address).zip(told).map(|(after, before)| after.since(&before));
+        if let Some(status) = server.process.as_mut().and_then(|it| it.ended(Duration::ZERO)) {
+            return Err(format!("it ended while it was measured: {status}"));
+        }
+        if outcome.requests == 0 {
+            let errors: Vec<_> =
+                outcome.errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+            return Err(format!("it answered no request; errors: {}", errors.join(", ")));
+        }
+        let used = used.unwrap_or_default();
+        Ok(Round {
+            number,
+            seconds: outcome.seconds,
+            requests: outcome.requests,
+            latencies: outcome.latencies,
+            errors: outcome.errors,
+            user_micros: used.cpu.user.as_micros() as u64,
+            system_micros: used.cpu.system.as_micros() as u64,
+            context_switches: used.switches,
+            rss_bytes: pid.map_or(0, process::resident),
+            generator_busy: outcome.busy,
+            per_core: told.as_ref().map(Stats::per_core).unwrap_or_default(),
+            crossed: told.as_ref().and_then(Stats::crossed),
+        })
+    }
+
+    fn start(&self, source: &Source) -> Result<Server, String> {
+        match source {
+            Source::At(address) => Ok(Server { address: *address, process: None }),
+            Source::Own(name) => {
+                let mut command = own()?;
+                command
+                    .args(["contender", name, "--listen", "127.0.0.1:0", "--parent-pipe"])
+                    .args(["--threads", &self.threads.to_string()])
+                    .args(["--first-cpu", &self.first_cpu.to_string()]);
+                let mut process = Running::start(name, &mut command)?;
+                let address = process.line(READY_WITHIN, |line| {
+                    line.strip_prefix("listening on http://")?.parse().ok()
+                })?;
+                Ok(Server { address, process: Some(process) })
+            }
+            Source::Command(words) => {
+                let address = free_address()?;
+                let fill = |word: &str| {
+                    word.replace("{addr}", &address.to_string())
+                        .replace("{port}", &address.port().to_string())
+                        .replace("{threads}", &self.threads.to_string())
+                };
+                let mut command = own()?;
+                command.args(["guard", "--"]).args(words.split_whitespace().map(fill));
+                Ok(Server { address, process: Some(Running::start(words, &mut command)?) })
+            }
+        }
+    }
+
+    fn neighbour(&self) -> Result<Running, String> {
+        let mut command = own()?;
+        command.args(["burn", "--cpu", &self.first_cpu.to_string()]);
+        let mut process = Running::start("the neighbour", &mut command)?;
+        process.line(READY_WITHIN, |line| (line == "burning").then_some(()))?;
+        Ok(process)
+    }
+
+    fn load(&self, address: SocketAddr) -> Result<Running, String> {
+        let work = self.work;
+        let mut command = own()?;
+        command
+            .args(["load", &format!("http://{address}{}", work.path), "--json", "--parent-pipe"])
+            .args(["--connections", &work.connections.count(self.threads).to_string()])
+            .args(["--duration", &self.options.seconds().to_string()])
+            .args(["--warmup", &self.options.warmup().to_string()])
+            .args(["--pipeline", &work.pipeline.to_string()])
+            .args(["--idle", &work.idle.to_string()]);
+        if work.close {
+            command.arg("--close");
+        }
+        if work.skewed {
+            command.arg("--skewed");
+        }
+        if let Some(bytes) = work.upload {
+            command.args(["--upload", &bytes.to_string()]);
+        }
+        if let Some(rate) = self.options.rate {
+            command.args(["--rate", &rate.to_string()]);
+        }
+        Running::start("the load generator", &mut command)
+    }
+}
+
+/// This program.
+fn own() -> Result<Command, String> {
+    let file = std::env::current_exe().map_err(|error| format!("its own file: {error}"))?;
+    Ok(Command::new(file))
+}
+
+/// An address that was free a moment ago.
+fn free_address() -> Result<SocketAddr, String> {
+    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    listener.map_err(|error| format!("no port: {error}"))
+}
+
+impl Server {
+    /// # Errors
+    /// It ends, does not answer in time, or what it answers is not HTTP.
+    fn wait_until_it_answers(&mut self) -> Result<(), String> {
+        let until = Instant::now() + READY_WITHIN;
+        loop {
+            if let Some(status) = self.process.as_mut().and_then(|it| it.ended(Duration::ZERO)) {
+                return Err(format!("it ended before it answered: {status}"));
+            }
+            match get(self.address, "/") {
+                Ok(answer) if answer.starts_with("HTTP/1.") => return Ok(()),
+                Ok(answer) => {
+                    let begin: String = answer.chars().take(40).collect();
+                    return Err(format!("what it answers is not HTTP: {begin:?}"));
+                }
+                Err(error) if Instant::now() > until => {
+                    return Err(format!(
+                        "it did not answer within {} s: {error}",
+                        READY_WITHIN.as_secs()
+                    ));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+}
+
+/// An answer, on a connection of its own: until that is closed, or nothing more comes.
+fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
+    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        match stream.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => answer.extend_from_slice(&piece[..count]),
+            Err(_) if !answer.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// What a process has used.
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    cpu: process::CpuTime,
+    switches: u64,
+}
+
+impl Used {
+    fn by(pid: u32) -> Used {
+        Used {
+            cpu: process::cpu_time(pid).unwrap_or_default(),
+            switches: process::context_switches(pid),
+        }
+    }
+
+    fn since(&self, before: &Used) -> Used {
+        Used { cpu: self.cpu - before.cpu, switches: self.switches.saturating_sub(before.switches) }
+    }
+}
+
+/// What a contender tells of itself at `/stats`.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Stats {
+    #[serde(default)]
+    shards: Vec<Told>,
+    #[serde(default)]
+    threads: Vec<Told>,
+}
+
+/// Of one core.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+struct Told {
+    #[serde(default)]
+    requests: u64,
+    #[serde(default)]
+    foreign_wakes: u64,
+    #[serde(default)]
+    steals: u64,
+    #[serde(default)]
+    inbox_messages: u64,
+}
+
+impl Stats {
+    /// None: it tells nothing.
+    fn of(address: SocketAddr) -> Option<Stats> {
+        let answer = get(address, "/stats").ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        head.starts_with("HTTP/1.1 200").then(|| serde_json::from_str(body).ok()).flatten()
+    }
+
+    fn since(&self, before: &Stats) -> Stats {
+        let each = |after: &[Told], before: &[Told]| {
+            let pairs = after.iter().zip(before);
+            pairs.map(|(after, before)| after.since(before)).collect()
+        };
+        Stats {
+            shards: each(&self.shards, &before.shards),
+            threads: each(&self.threads, &before.threads),
+        }
+    }
+
+    fn per_core(&self) -> Vec<u64> {
+        self.shards.iter().chain(&self.threads).map(|told| told.requests).collect()
+    }
+
+    fn crossed(&self) -> Option<Crossed> {
+        let sum = |count: fn(&Told) -> u64| self.shards.iter().map(count).sum();
+        (!self.shards.is_empty()).then(|| Crossed {
+            foreign_wakes: sum(|told| told.foreign_wakes),
+            steals: sum(|told| told.steals),
+            inbox_messages: sum(|told| told.inbox_messages),
+        })
+    }
+}
+
+impl Told {
+    fn since(self, before: &Told) -> Told {
+        Told {
+            requests: self.requests.saturating_sub(before.requests),
+            foreign_wakes: self.foreign_wakes.saturating_sub(before.foreign_wakes),
+            steals: self.steals.saturating_sub(before.steals),
+            inbox_messages: self.inbox_messages.saturating_sub(before.inbox_messages),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Processes that are measured: started, watched, and ended, whatever happens.
+//!
+//! A child that is a program of ours ends when its standard input does, so it cannot outlive its parent however that dies. A
+//! child that is not runs under `corelane guard`, which does the same for it.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
+use std::ops::{Add, Sub};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The kernel's clock ticks per second, as `/proc` counts them (`USER_HZ`, the same on every architecture of Linux).
+const TICKS: u64 = 100;
+
+/// CPU time of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CpuTime {
+    pub(crate) user: Duration,
+    pub(crate) system: Duration,
+}
+
+impl CpuTime {
+    pub(crate) fn total(self) -> Duration {
+        self.user + self.system
+    }
+}
+
+impl Sub for CpuTime {
+    type Output = CpuTime;
+
+    fn sub(self, other: CpuTime) -> CpuTime {
+        CpuTime {
+            user: self.user.saturating_sub(other.user),
+            system: self.system.saturating_sub(other.system),
+        }
+    }
+}
+
+impl Add for CpuTime {
+    type Output = CpuTime;
+
+    fn add(self, other: CpuTime) -> CpuTime {
+        CpuTime { user: self.user + other.user, system: self.system + other.system }
+    }
+}
+
+/// What a process has used. None: it is gone.
+pub(crate) fn cpu_time(pid: u32) -> Option<CpuTime> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may contain anything.
+    let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    let time = |ticks: u64| Duration::from_millis(ticks * 1000 / TICKS);
+    // proc(5): utime and stime are fields 14 and 15; the first after the name is field 3.
+    Some(CpuTime { user: time(ticks(11)?), system: time(ticks(12)?) })
+}
+
+/// Times that its threads were taken off a CPU, or left it.
+pub(crate) fn context_switches(pid: u32) -> u64 {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    let of_thread = |status: String| -> u64 {
+        status
+            .lines()
+            .filter(|line| line.contains("ctxt_switches:"))
+            .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+            .sum()
+    };
+    tasks
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("status")).ok())
+        .map(of_thread)
+        .sum()
+}
+
+/// Resident memory in bytes.
+pub(crate) fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+/// Ends this process when its standard input ends: when the parent that holds the other end is gone.
+///
+/// # Errors
+/// The system gives no thread.
+pub(crate) fn end_with_parent() -> io::Result<()> {
+    let wait = || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        std::process::exit(0);
+    };
+    thread::Builder::new().name("parent".into()).spawn(wait).map(drop)
+}
+
+/// A child process, which ends with this value.
+pub(crate) struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    /// Held open for as long as the child is to live.
+    _leash: Option<ChildStdin>,
+    name: String,
+}
+
+impl Running {
+    /// Starts `command`, called `name` in errors. Its standard output is read line by line.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub(crate) fn start(name: &str, command: &mut Command) -> Result<Running, String> {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child =
+            command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
+        let leash = child.stdin.take();
+        let (send, lines) = mpsc::channel();
+        if let Some(out) = child.stdout.take() {
+            read_lines(out, send).map_err(|error| format!("no thread to read {name}: {error}"))?;
+        }
+        Ok(Running { child, lines, _leash: leash, name: name.to_owned() })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line for which `wanted` has something to say.
+    ///
+    /// # Errors
+    /// It ends before, or says nothing of the kind for so long.
+    pub(crate) fn line<T>(
+        &mut self,
+        within: Duration,
+        wanted: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, String> {
+        let until = Instant::now() + within;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    if let Some(found) = wanted(&line) {
+                        return Ok(found);
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    return Err(format!(
+                        "{} was not ready within {} s",
+                        self.name,
+                        within.as_secs()
+                    ));
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(match self.ended(Duration::from_secs(1)) {
+                        Some(status) => format!("{} has ended: {status}", self.name),
+                        None => format!("{} has closed its output", self.name),
+                    });
+                }
+            }
+        }
+    }
+
+    /// How it ended, if it does so within that time.
+    pub(crate) fn ended(&mut self, within: Duration) -> Option<ExitStatus> {
+        let until = Instant::now() + within;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(2)),
+                _ => return None,
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // By the end of its input first: a guard has a child of its own to end.
+        self._leash = None;
+        if self.ended(Duration::from_secs(2)).is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn read_lines(out: ChildStdout, lines: mpsc::Sender<String>) -> io::Result<()> {
+    let read = move || {
+        for line in BufReader::new(out).lines().map_while(Result::ok) {
+            if lines.send(line).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("lines".into()).spawn(read).map(drop)
+}
+
+/// The flags of `guard`: a program to run until standard input ends.
+#[derive(clap::Args)]
+pub(crate) struct Guard {
+    /// The program and its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    command: Vec<String>,
+}
+
+/// Runs the program until it ends, or standard input does.
+pub(crate) fn guard(options: &Guard) -> ExitCode {
+    let Some((program, arguments)) = options.command.split_first() else {
+        return ExitCode::from(2);
+    };
+    let started = Command::new(program).args(arguments).stdin(Stdio::null()).spawn();
+    let mut child = match started {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("corelane: {program} cannot be started: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let (tell, over) = mpsc::channel();
+    let wait = move || {
+        let mut rest = Vec::new();
+        let _ = io::stdin().lock().read_to_end(&mut rest);
+        let _ = tell.send(());
+    };
+    if thread::Builder::new().name("parent".into()).spawn(wait).is_err() {
+        let _ = child.kill();
+        return ExitCode::from(2);
+    }
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return ExitCode::from(status.code().unwrap_or(1) as u8),
+            Ok(None) if over.recv_timeout(Duration::from_millis(20)).is_err() => {}
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return ExitCode::SUCCESS;
+            }
+        }
+    }
+}
+
+/// The flags of `burn`: a neighbour that takes most of one CPU.
+#[derive(clap::Args)]
+pub(crate) struct Burn {
+    /// Per cent of the time in which it computes.
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=100))]
+    percent: u64,
+    /// The CPU.
+    #[arg(long)]
+    cpu: usize,
+}
+
+/// Computes until standard input ends.
+pub(crate) fn burn(options: &Burn) -> ExitCode {
+    let cpu = crate::id::CpuId(options.cpu);
+    let prepared = crate::sys::affinity::pin_current_thread(cpu).and_then(|()| end_with_parent());
+    if let Err(error) = prepared {
+        eprintln!("corelane: no neighbour on {cpu}: {error}");
+        return ExitCode::from(2);
+    }
+    println!("burning");
+    loop {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_micros(options.percent * 100) {
+            std::hint::spin_loop();
+        }
+        if options.percent < 100 {
+            thread::sleep(Duration::from_micros((100 - options.percent) * 100));
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Running: scenarios, rounds, contenders.
+
+use super::Options;
+use super::bench::{Bench, Source};
+use super::model::{Contender, FORMAT, Machine, Report, Scenario};
+use super::scenario;
+use crate::sync::{AtomicBool, Ordering};
+use crate::sys::cpus;
+use crate::topology::Placement;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The contenders that this program has, in the order of the tables, and what the tables call them.
+const OURS: [(&str, &str); 6] = [
+    ("thread-per-core", "Corelane, thread per core"),
+    ("work-stealing", "Corelane, work stealing"),
+    ("tokio", "Tokio, multi-thread"),
+    ("tokio-per-core", "Tokio, a runtime per core"),
+    ("blocking", "one blocking thread"),
+    ("thread-per-connection", "a thread per connection"),
+];
+
+/// Whether somebody wants it to end.
+#[derive(Default)]
+pub(super) struct Stop(AtomicBool);
+
+impl Stop {
+    pub(super) fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Who takes part.
+#[derive(Clone, Debug)]
+struct Entrant {
+    name: String,
+    architecture: String,
+    source: Source,
+}
+
+/// Runs everything; tells each scenario's table to `show` when it is over.
+///
+/// # Errors
+/// What was asked for makes no sense. That a contender fails is no error.
+pub(super) fn run(options: &Options, stop: &Stop, show: impl Fn(&str)) -> Result<Report, String> {
+    let scenarios = scenario::chosen(options)?;
+    let entrants = entrants(options)?;
+    let allowed = cpus::allowed().map_err(|error| format!("the CPUs cannot be read: {error}"))?;
+    let placement = Placement::plan(&cpus::topology(), &allowed, &options.cores)
+        .map_err(|error| error.to_string())?;
+    let threads = placement.cpus.len();
+    let mut progress = Progress::new(scenarios.len(), entrants.len(), options);
+    let mut report = Report {
+        format: FORMAT,
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        date: now(),
+        machine: machine(allowed.len()),
+        seconds: options.seconds(),
+        rounds: options.rounds(),
+        interrupted: false,
+        scenarios: Vec::new(),
+    };
+    for scenario in scenarios {
+        let mut result = Scenario {
+            connections: scenario.work.connections.count(threads),
+            name: scenario.name,
+            asks: scenario.asks,
+            expects: scenario.expects,
+            rate: options.rate,
+            payload: scenario.work.payload,
+            contenders: entrants.iter().map(Entrant::empty).collect(),
+        };
+        let first_cpu = placement.cpus.first().map_or(0, |cpu| cpu.0);
+        let bench = Bench { options, work: &scenario.work, threads, first_cpu };
+        for number in 0..options.rounds() {
+            for step in 0..entrants.len() {
+                let index = (step + number as usize) % entrants.len();
+                let contender = &mut result.contenders[index];
+                progress.step(&result.name, &entrants[index].name, number);
+                if stop.is_requested() {
+                    break;
+                }
+                if contender.failure.is_none() {
+                    match bench.round(&entrants[index].source, number) {
+                        Ok(round) => {
+                            progress.rate = Some(round.requests as f64 / round.seconds);
+                            contender.rounds.push(round);
+                        }
+                        // A child may have been ended by the same Ctrl-C.
+                        Err(_) if stop.is_requested() => {}
+                        Err(failure) => contender.failure = Some(failure),
+                    }
+                }
+            }
+        }
+        progress.clear();
+        let measured =
+            result.contenders.iter().any(|it| !it.rounds.is_empty() || it.failure.is_some());
+        if measured {
+            show(&super::report::table(&result));
+            report.scenarios.push(result);
+        }
+        if stop.is_requested() {
+            report.interrupted = true;
+            break;
+        }
+    }
+    Ok(report)
+}
+
+impl Entrant {
+    fn empty(&self) -> Contender {
+        Contender {
+            name: self.name.clone(),
+            architecture: self.architecture.clone(),
+            rounds: Vec::new(),
+            failure: None,
+        }
+    }
+}
+
+/// Who takes part.
+fn entrants(options: &Options) -> Result<Vec<Entrant>, String> {
+    let own = |&(name, architecture): &(&str, &str)| Entrant {
+        name: name.to_owned(),
+        architecture: architecture.to_owned(),
+        source: Source::Own(name.to_owned()),
+    };
+    let mut chosen = Vec::new();
+    for text in &options.contender {
+        // One of ours under two names shows what is noise: tokio, tokio#2.
+        let plain = text.split('#').next().unwrap_or(text);
+        if let Some((name, url)) = text.split_once('=') {
+            chosen.push(Entrant {
+                name: name.to_owned(),
+                architecture: name.to_owned(),
+                source: Source::At(address_of(url)?),
+            });
+        } else if let Some(known) = OURS.iter().find(|(name, _)| *name == plain) {
+            let suffix = &text[plain.len()..];
+            let architecture =
+                format!("{}{}{suffix}", known.1, if suffix.is_empty() { "" } else { " " });
+            chosen.push(Entrant {
+                name: text.clone(),
+                architecture,
+                source: Source::Own(plain.to_owned()),
+            });
+        } else {
+            let names: Vec<_> = OURS.iter().map(|(name, _)| *name).collect();
+            return Err(format!(
+                "there is no contender {text}; there are: {}; or NAME=http://ADDRESS:PORT",
+                names.join(", ")
+            ));
+        }
+    }
+    // Only what runs elsewhere was given: it is one more.
+    if chosen.iter().all(|entrant| !matches!(entrant.source, Source::Own(_))) {
+        chosen = OURS.iter().map(own).chain(chosen).collect();
+    }
+    for text in &options.command {
+        let (name, command) = text.split_once('=').ok_or_else(|| {
+            format!(
+                "--command {text}: wanted NAME=COMMAND, as 'mine=./my-server --listen {{addr}}'"
+            )
+        })?;
+        chosen.push(Entrant {
+            name: name.to_owned(),
+            architecture: name.to_owned(),
+            source: Source::Command(command.to_owned()),
+        });
+    }
+    let twice = chosen.iter().enumerate().find(|(index, entrant)| {
+        chosen.iter().skip(index + 1).any(|other| other.name == entrant.name)
+    });
+    match twice {
+        Some((_, entrant)) => Err(format!(
+            "{name} takes part twice: name the second {name}#2, to see what is noise",
+            name = entrant.name
+        )),
+        None => Ok(chosen),
+    }
+}
+
+/// The address in `http://ADDRESS:PORT`.
+fn address_of(url: &str) -> Result<SocketAddr, String> {
+    let rest = url.strip_prefix("http://").unwrap_or(url);
+    let authority = rest.split('/').next().unwrap_or(rest);
+    authority
+        .parse()
+        .map_err(|_| format!("{url}: wanted http://ADDRESS:PORT, as http://127.0.0.1:8080"))
+}
+
+/// What has been done, and what is left, on standard error.
+struct Progress {
+    terminal: bool,
+    /// What one step takes, by what is planned.
+    step: Duration,
+    left: u32,
+    /// Requests per second of the last round.
+    rate: Option<f64>,
+}
+
+impl Progress {
+    fn new(scenarios: usize, entrants: usize, options: &Options) -> Progress {
+        let seconds = options.seconds() + options.warmup() + 0.2;
+        Progress {
+            terminal: std::io::stderr().is_terminal(),
+            step: Duration::from_secs_f64(seconds),
+            left: scenarios as u32 * entrants as u32 * options.rounds(),
+            rate: None,
+        }
+    }
+
+    fn step(&mut self, scenario: &str, contender: &str, round: u32) {
+        let left = self.step * self.left;
+        self.left = self.left.saturating_sub(1);
+        let text = format!(
+            "{scenario}, round {}: {contender}; about {}:{:02} left{}",
+            round + 1,
+            left.as_secs() / 60,
+            left.as_secs() % 60,
+            self.rate.map_or(String::new(), |rate| format!("; the last: {rate:.0} requests/s"))
+        );
+        let mut out = std::io::stderr().lock();
+        let _ = if self.terminal {
+            write!(out, "\r\x1b[K{text}").and_then(|()| out.flush())
+        } else {
+            writeln!(out, "{text}")
+        };
+    }
+
+    fn clear(&self) {
+        if self.terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+fn machine(cpus: usize) -> Machine {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let value =
+            |line: &str| line.strip_prefix(name)?.split_once(':').map(|it| it.1.trim().to_owned());
+        text.lines().find_map(value).unwrap_or_default()
+    };
+    let kilobytes = field(&read("/proc/meminfo"), "MemTotal");
+    let kilobytes =
+        kilobytes.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
+    Machine {
+        cpu: field(&read("/proc/cpuinfo"), "model name"),
+        cpus,
+        memory_bytes: kilobytes.unwrap_or(0) * 1024,
+        kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// The time in UTC, as `2026-11-25 09:30 UTC`.
+fn now() -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (year, month, day) = date(seconds / 86_400);
+    let minutes = seconds / 60 % (24 * 60);
+    format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", minutes / 60, minutes % 60)
+}
+
+/// Year, month and day of so many days after 1970-01-01, in the Gregorian calendar.
+fn date(mut days: u64) -> (u64, u64, u64) {
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    let mut year = 1970;
+    while days >= 365 + u64::from(leap(year)) {
+        days -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    (year, month, days + 1)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_have_dates() {
+        for (days, expected) in [
+            (0, (1970, 1, 1)),
+            (59, (1970, 3, 1)),
+            (11_016, (2000, 2, 29)),
+            (20_782, (2026, 11, 25)),
+        ] {
+            assert_eq!(date(days), expected);
+        }
+    }
+
+    #[test]
+    fn addresses_are_read() {
+        let wanted: SocketAddr = "127.0.0.1:80".parse().expect("an address");
+        for text in ["http://127.0.0.1:80", "http://127.0.0.1:80/", "127.0.0.1:80"] {
+            assert_eq!(address_of(text), Ok(wanted));
+        }
+        assert!(address_of("http://localhost").is_err());
+    }
+}

@@ -1,0 +1,249 @@
+//! `corelane load`: a load generator for HTTP/1.1, as much as `corelane compare` needs, and of use alone.
+//!
+//! It runs on Corelane itself: a shard per thread, a task per connection, nothing shared until the end. In a closed loop each
+//! connection sends its next request when the last has been answered, as wrk does. In an open loop (`--rate`) requests are
+//! due at fixed times, whatever becomes of those before; a request that had to wait for its connection counts from the time
+//! at which it was due, so that a server that stands still cannot hide what it has held up.
+
+mod answer;
+mod connection;
+mod tally;
+
+use super::compare::process;
+use crate::runtime::{Pin, Runtime};
+use crate::sys::cpus;
+use crate::task::JoinHandle;
+use crate::time::sleep_until;
+use crate::topology::Cores;
+use clap::Args;
+use connection::{Schedule, Target, Turnstile};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tally::Tally;
+
+/// The flags of `load`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// What to ask for: `http://127.0.0.1:8080/path`. Only http, and an address instead of a name.
+    pub(crate) url: String,
+
+    /// Connections.
+    #[arg(long, short, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+
+    /// Seconds that are measured.
+    #[arg(long, short, default_value_t = 10.0)]
+    pub(crate) duration: f64,
+
+    /// Seconds before that, which are not.
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) warmup: f64,
+
+    /// Threads. Default: one per CPU that this process may use, two at most.
+    #[arg(long, short)]
+    pub(crate) threads: Option<usize>,
+
+    /// Requests per second, over all connections, whatever becomes of them. Default: as fast as they are answered.
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+
+    /// Requests that are sent at a time on each connection.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) pipeline: u32,
+
+    /// A connection for each request.
+    #[arg(long)]
+    pub(crate) close: bool,
+
+    /// A tenth of the connections sends nine tenths of the requests.
+    #[arg(long)]
+    pub(crate) skewed: bool,
+
+    /// Bytes that are sent with each request, by POST.
+    #[arg(long)]
+    pub(crate) upload: Option<usize>,
+
+    /// Further connections, which send one request each and are silent then.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) idle: u32,
+
+    /// Seconds after which a request is given up.
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) timeout: f64,
+
+    /// Print the result as JSON, after a line that says when the measurement begins.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// End when standard input ends.
+    #[arg(long, hide = true)]
+    pub(crate) parent_pipe: bool,
+}
+
+/// The line that says that the warm-up is over.
+pub(crate) const BEGIN: &str = "measuring";
+
+/// What came of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    pub(crate) seconds: f64,
+    /// Answered with a status of 200 to 299.
+    pub(crate) requests: u64,
+    /// In microseconds: value and how often, ascending.
+    pub(crate) latencies: Vec<(u64, u64)>,
+    /// By kind.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// Share of its threads' time in which it used a CPU.
+    pub(crate) busy: f64,
+}
+
+/// Sends and measures; returns the exit status.
+pub(crate) fn run(options: &Options) -> ExitCode {
+    match measure(options) {
+        Ok(outcome) => {
+            say(&outcome, options.json);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "corelane: {error}");
+            ExitCode::from(super::CANNOT_START)
+        }
+    }
+}
+
+/// One run.
+///
+/// # Errors
+/// The URL cannot be used, or the system gives no threads.
+fn measure(options: &Options) -> Result<Outcome, Box<dyn std::error::Error>> {
+    let target = Target::new(options)?;
+    if options.parent_pipe {
+        process::end_with_parent()?;
+    }
+    let cpus = cpus::usable_count(cpus::allowed()?.len());
+    let threads = options.threads.unwrap_or(cpus.min(2)).max(1);
+    let runtime = Runtime::builder()
+        .cores(Cores::Count(threads))
+        .pin(Pin::Off)
+        .thread_name("load")
+        .start()?;
+    let handle = runtime.handle().clone();
+    let began = Instant::now();
+    let from = began + Duration::from_secs_f64(options.warmup);
+    let until = from + Duration::from_secs_f64(options.duration);
+    let span = Span { began, from, until };
+    let mut parts = Vec::new();
+    for (index, shard) in handle.shards().enumerate() {
+        let part = Part { index, of: threads };
+        let (options, target) = (options.clone(), target.clone());
+        parts.push(handle.spawn_on(shard, move || drive(part, span, options, target)).map_err(
+            |refused| format!("a thread of the load generator takes no work: {refused}"),
+        )?);
+    }
+    let own = std::process::id();
+    let used = runtime.block_on(async {
+        sleep_until(from).await;
+        if options.json {
+            begin();
+        }
+        let before = process::cpu_time(own);
+        sleep_until(until).await;
+        process::cpu_time(own).zip(before).map(|(after, before)| after.total() - before.total())
+    });
+    let mut total = Tally::default();
+    for part in parts {
+        let part = runtime.block_on(part).map_err(|error| error.to_string())?;
+        total.merge(&part);
+    }
+    let seconds = options.duration;
+    let busy = used.unwrap_or_default().as_secs_f64() / (seconds * threads as f64);
+    // What is left open closes with the process; telling each connection takes longer than that.
+    std::mem::forget(runtime);
+    Ok(total.outcome(seconds, busy))
+}
+
+/// The share of one thread.
+#[derive(Clone, Copy)]
+struct Part {
+    index: usize,
+    of: usize,
+}
+
+impl Part {
+    /// Numbers of the connections that are this thread's.
+    fn of(self, connections: u32) -> impl Iterator<Item = u32> {
+        (0..connections).skip(self.index).step_by(self.of)
+    }
+}
+
+/// What is measured.
+#[derive(Clone, Copy)]
+struct Span {
+    began: Instant,
+    from: Instant,
+    until: Instant,
+}
+
+/// One thread's connections, from the first to what they have counted.
+async fn drive(part: Part, span: Span, options: Options, target: Target) -> Tally {
+    let tally = Rc::new(tally::Shared::new(span.from, span.until));
+    let turnstile = Rc::new(Turnstile::default());
+    for _ in part.of(options.idle) {
+        drop(crate::spawn_local(connection::idle(target.clone())));
+    }
+    let mut tasks = Vec::new();
+    for number in part.of(options.connections) {
+        let schedule =
+            options.rate.map(|rate| Schedule::new(span.began, rate, number, options.connections));
+        let hot = !options.skewed || number.is_multiple_of(10);
+        let gate = options.skewed.then(|| (turnstile.clone(), hot));
+        let (target, tally) = (target.clone(), tally.clone());
+        tasks.push(crate::spawn_local(connection::keep_asking(target, tally, schedule, gate)));
+    }
+    sleep_until(span.until).await;
+    // Dropped, each counts the requests that it still owes.
+    tasks.iter().for_each(JoinHandle::abort);
+    for task in tasks {
+        let _ = task.await;
+    }
+    tally.close()
+}
+
+fn begin() {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{BEGIN}").and_then(|()| out.flush());
+}
+
+fn say(outcome: &Outcome, json: bool) {
+    let mut out = std::io::stdout().lock();
+    let text = if json {
+        serde_json::to_string(outcome).unwrap_or_default()
+    } else {
+        tally::describe(outcome)
+    };
+    let _ = writeln!(out, "{text}");
+}
+
+impl Target {
+    /// # Errors
+    /// What is wrong with the URL, and what is wanted.
+    fn new(options: &Options) -> Result<Target, String> {
+        let url = &options.url;
+        let rest = url.strip_prefix("http://").ok_or_else(|| {
+            format!("{url} does not begin with http://, the only scheme that can be asked for")
+        })?;
+        let (authority, path) = match rest.find('/') {
+            Some(slash) => rest.split_at(slash),
+            None => (rest, "/"),
+        };
+        let address: SocketAddr = authority.parse().map_err(|_| {
+            format!("{authority} is no address with a port, as 127.0.0.1:8080 or [::1]:8080")
+        })?;
+        Ok(Target::of(address, path, options))
+    }
+}

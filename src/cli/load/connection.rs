@@ -1,0 +1,278 @@
+//! One connection that asks again and again.
+
+use super::Options;
+use super::answer::Reader;
+use super::tally::{Shared, Trouble};
+use crate::net::TcpStream;
+use crate::time::{sleep, sleep_until, timeout};
+use futures_io::AsyncWrite;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// After a connection that could not be had, before the next is tried.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Where to ask, and what.
+#[derive(Clone)]
+pub(super) struct Target {
+    address: SocketAddr,
+    /// As many requests as are sent at a time.
+    request: Arc<[u8]>,
+    /// How many that are.
+    batch: u32,
+    /// Each has a connection of its own.
+    closes: bool,
+    timeout: Duration,
+}
+
+impl Target {
+    pub(super) fn of(address: SocketAddr, path: &str, options: &Options) -> Target {
+        let mut one = Vec::new();
+        let method = if options.upload.is_some() { "POST" } else { "GET" };
+        let _ = write!(one, "{method} {path} HTTP/1.1\r\nHost: {address}\r\n");
+        if options.close {
+            one.extend_from_slice(b"Connection: close\r\n");
+        }
+        if let Some(length) = options.upload {
+            let _ = write!(one, "Content-Length: {length}\r\n\r\n");
+            one.resize(one.len() + length, b'x');
+        } else {
+            one.extend_from_slice(b"\r\n");
+        }
+        let batch = if options.close { 1 } else { options.pipeline };
+        Target {
+            address,
+            request: one.repeat(batch as usize).into(),
+            batch,
+            closes: options.close,
+            timeout: Duration::from_secs_f64(options.timeout),
+        }
+    }
+
+    async fn connect(&self) -> Result<Link, Trouble> {
+        let connected = timeout(self.timeout, TcpStream::connect(self.address)).await;
+        let stream = connected.map_err(|_| Trouble::Timeout)?.map_err(|_| Trouble::Connect)?;
+        stream.set_nodelay(true).map_err(|_| Trouble::Connect)?;
+        Ok(Link { stream, reader: Reader::new() })
+    }
+}
+
+/// An open connection.
+struct Link {
+    stream: TcpStream,
+    reader: Reader,
+}
+
+impl Link {
+    /// Sends the requests and reads the answers; tells each to `answered`. True: the connection can be used again.
+    async fn ask(
+        &mut self,
+        target: &Target,
+        mut answered: impl FnMut(u16),
+    ) -> Result<bool, Trouble> {
+        self.send(&target.request).await?;
+        let mut lives = true;
+        for _ in 0..target.batch {
+            let answer = timeout(target.timeout, self.reader.answer(&mut self.stream)).await;
+            let answer = answer.map_err(|_| Trouble::Timeout)??;
+            lives = !answer.closes;
+            answered(answer.status);
+            if !lives {
+                break;
+            }
+        }
+        Ok(lives)
+    }
+
+    async fn send(&mut self, mut bytes: &[u8]) -> Result<(), Trouble> {
+        while !bytes.is_empty() {
+            let stream = &mut self.stream;
+            let sent = poll_fn(|context| Pin::new(&mut *stream).poll_write(context, bytes)).await;
+            bytes = &bytes[sent.map_err(|_| Trouble::Write)?..];
+        }
+        Ok(())
+    }
+}
+
+/// When requests are due on one connection, in an open loop.
+pub(super) struct Schedule {
+    due: Instant,
+    interval: Duration,
+}
+
+impl Schedule {
+    /// Of connection `number`, one of `connections` that send `rate` requests per second together, one after the other.
+    pub(super) fn new(began: Instant, rate: f64, number: u32, connections: u32) -> Schedule {
+        let interval = Duration::from_secs_f64(f64::from(connections) / rate.max(1e-6));
+        Schedule {
+            due: began + interval.mul_f64(f64::from(number) / f64::from(connections)),
+            interval,
+        }
+    }
+
+    /// Waits until the next request is due. Returns the time from which its latency counts: when it was due, if the
+    /// connection was not free by then; otherwise now, since nobody but the generator's own timer has made it late.
+    async fn next(&mut self) -> Instant {
+        let due = self.due;
+        self.due += self.interval;
+        if due <= Instant::now() {
+            return due;
+        }
+        sleep_until(due).await;
+        Instant::now()
+    }
+}
+
+/// Lets one cold request pass for nine hot ones.
+#[derive(Default)]
+pub(super) struct Turnstile {
+    passed: Cell<u64>,
+    permits: Cell<u64>,
+    waiting: RefCell<VecDeque<Waker>>,
+}
+
+impl Turnstile {
+    /// A request of the hot tenth was answered.
+    fn turn(&self) {
+        self.passed.set(self.passed.get() + 1);
+        if self.passed.get().is_multiple_of(9) {
+            self.permits.set(self.permits.get() + 1);
+            let first = self.waiting.borrow_mut().pop_front();
+            if let Some(waker) = first {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Waits for the turn of a cold request.
+    async fn pass(&self) {
+        poll_fn(|context| {
+            if self.permits.get() > 0 {
+                self.permits.set(self.permits.get() - 1);
+                return Poll::Ready(());
+            }
+            self.waiting.borrow_mut().push_back(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Connects, asks, and connects again when that is necessary, for ever. `gate` says whether the connection is one of the
+/// hot ones.
+pub(super) async fn keep_asking(
+    target: Target,
+    tally: Rc<Shared>,
+    mut schedule: Option<Schedule>,
+    gate: Option<(Rc<Turnstile>, bool)>,
+) {
+    let mut link = None;
+    loop {
+        if let Some((turnstile, false)) = &gate {
+            turnstile.pass().await;
+        }
+        let due = match &mut schedule {
+            Some(schedule) => Some(schedule.next().await),
+            None => None,
+        };
+        let owed = Owed { due, interval: schedule.as_ref().map(|it| it.interval), tally: &tally };
+        let outcome = ask_once(&mut link, &target, &tally, due).await;
+        owed.paid();
+        if let Some((turnstile, true)) = &gate {
+            turnstile.turn();
+        }
+        if let Err(trouble) = outcome {
+            link = None;
+            tally.failed(trouble);
+            if trouble == Trouble::Connect {
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn ask_once(
+    link: &mut Option<Link>,
+    target: &Target,
+    tally: &Shared,
+    due: Option<Instant>,
+) -> Result<(), Trouble> {
+    let mut known = link.take();
+    let sent = due.unwrap_or_else(Instant::now);
+    loop {
+        let was_used = known.is_some();
+        let mut open = match known.take() {
+            Some(open) => open,
+            None => target.connect().await?,
+        };
+        let mut answers = 0;
+        let asked = open.ask(target, |status| {
+            answers += 1;
+            let now = Instant::now();
+            match status {
+                200..300 => tally.answered(now, now.saturating_duration_since(sent)),
+                _ => tally.failed(Trouble::Status),
+            }
+        });
+        match asked.await {
+            Ok(lives) => {
+                if lives && !target.closes {
+                    *link = Some(open);
+                }
+                return Ok(());
+            }
+            // The server has closed a connection that was silent, as it may (RFC 9112, 9.3.1): the request goes on a new one,
+            // and the time that this takes counts.
+            Err(Trouble::Read | Trouble::Write)
+                if was_used && answers == 0 && open.reader.is_empty() => {}
+            Err(trouble) => return Err(trouble),
+        }
+    }
+}
+
+/// A request that was due. If it is dropped unanswered, at the end, it counts for as long as it has waited, and so do those
+/// that became due behind it.
+struct Owed<'a> {
+    due: Option<Instant>,
+    interval: Option<Duration>,
+    tally: &'a Shared,
+}
+
+impl Owed<'_> {
+    fn paid(mut self) {
+        self.due = None;
+    }
+}
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        let Some((mut due, interval)) = self.due.zip(self.interval) else { return };
+        while due < self.tally.until() {
+            self.tally.still_waits(due);
+            due += interval;
+        }
+    }
+}
+
+/// Asks once, and then keeps the connection open and silent.
+pub(super) async fn idle(target: Target) {
+    loop {
+        let Ok(mut link) = target.connect().await else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        if link.ask(&target, |_| ()).await.is_ok() {
+            // Nothing comes but the end.
+            let _ = link.stream.readable().await;
+        }
+        sleep(PAUSE).await;
+    }
+}

@@ -1,0 +1,167 @@
+//! What the connections of one thread count.
+
+use super::Outcome;
+use hdrhistogram::Histogram;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+/// The longest latency that is told apart: an hour.
+const LONGEST: u64 = 3_600_000_000;
+/// Digits of a latency that are kept.
+const DIGITS: u8 = 3;
+
+/// Why a request was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    Connect,
+    Read,
+    Write,
+    Timeout,
+    /// Answered, with a status that says otherwise.
+    Status,
+    /// What came is not HTTP.
+    Garbage,
+}
+
+impl Trouble {
+    fn name(self) -> &'static str {
+        match self {
+            Trouble::Connect => "connect",
+            Trouble::Read => "read",
+            Trouble::Write => "write",
+            Trouble::Timeout => "timeout",
+            Trouble::Status => "status",
+            Trouble::Garbage => "garbage",
+        }
+    }
+}
+
+/// Counts, of one thread or of several together.
+pub(super) struct Tally {
+    requests: u64,
+    latencies: Histogram<u64>,
+    errors: BTreeMap<&'static str, u64>,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        let latencies =
+            Histogram::new_with_bounds(1, LONGEST, DIGITS).expect("bounds that a histogram takes");
+        Tally { requests: 0, latencies, errors: BTreeMap::new() }
+    }
+}
+
+impl Tally {
+    fn record(&mut self, latency: Duration) {
+        self.latencies.saturating_record((latency.as_nanos() as u64).div_ceil(1000));
+    }
+
+    pub(super) fn merge(&mut self, other: &Tally) {
+        self.requests += other.requests;
+        self.latencies.add(&other.latencies).expect("both have the same bounds");
+        for (kind, count) in &other.errors {
+            *self.errors.entry(kind).or_default() += count;
+        }
+    }
+
+    pub(super) fn outcome(&self, seconds: f64, busy: f64) -> Outcome {
+        let bins = self.latencies.iter_recorded();
+        Outcome {
+            seconds,
+            requests: self.requests,
+            latencies: bins
+                .map(|bin| (bin.value_iterated_to(), bin.count_since_last_iteration()))
+                .collect(),
+            errors: self.errors.iter().map(|(&kind, &count)| (kind.to_owned(), count)).collect(),
+            busy,
+        }
+    }
+}
+
+/// The tally of one thread, while its connections run. Only what ends within the span counts.
+pub(super) struct Shared {
+    from: Instant,
+    until: Instant,
+    tally: RefCell<Tally>,
+}
+
+impl Shared {
+    pub(super) fn new(from: Instant, until: Instant) -> Shared {
+        Shared { from, until, tally: RefCell::default() }
+    }
+
+    fn counts(&self, at: Instant) -> bool {
+        self.from <= at && at < self.until
+    }
+
+    /// Answered at `at`, `latency` after it was sent or due.
+    pub(super) fn answered(&self, at: Instant, latency: Duration) {
+        if self.counts(at) {
+            let mut tally = self.tally.borrow_mut();
+            tally.requests += 1;
+            tally.record(latency);
+        }
+    }
+
+    pub(super) fn failed(&self, trouble: Trouble) {
+        if self.counts(Instant::now()) {
+            *self.tally.borrow_mut().errors.entry(trouble.name()).or_default() += 1;
+        }
+    }
+
+    /// Was due at `due` and has not been answered when the time was over.
+    pub(super) fn still_waits(&self, due: Instant) {
+        if due < self.until {
+            self.tally.borrow_mut().record(self.until - due);
+        }
+    }
+
+    /// When the time is over.
+    pub(super) fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// The counts; nothing is added any more.
+    pub(super) fn close(&self) -> Tally {
+        self.tally.take()
+    }
+}
+
+/// The outcome in words.
+pub(super) fn describe(outcome: &Outcome) -> String {
+    let mut text = String::new();
+    let rate = outcome.requests as f64 / outcome.seconds;
+    let _ = writeln!(text, "{:>10} requests in {:.2} s", outcome.requests, outcome.seconds);
+    let _ = writeln!(text, "{rate:>10.0} requests/s");
+    for (name, quantile) in
+        [("p50", 0.5), ("p75", 0.75), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)]
+    {
+        let _ = writeln!(text, "{:>10.3} ms {name}", millis_at(&outcome.latencies, quantile));
+    }
+    for (kind, count) in &outcome.errors {
+        let _ = writeln!(text, "{count:>10} errors: {kind}");
+    }
+    if outcome.busy > 0.9 {
+        let _ = writeln!(
+            text,
+            "the generator used {:.0} % of its threads' time: the server may be faster than this",
+            outcome.busy * 100.0
+        );
+    }
+    text.trim_end().to_owned()
+}
+
+fn millis_at(latencies: &[(u64, u64)], quantile: f64) -> f64 {
+    let total: u64 = latencies.iter().map(|(_, count)| count).sum();
+    let wanted = ((total as f64 * quantile).ceil() as u64).max(1);
+    let mut seen = 0;
+    for &(value, count) in latencies {
+        seen += count;
+        if seen >= wanted {
+            return value as f64 / 1000.0;
+        }
+    }
+    0.0
+}

@@ -1,0 +1,99 @@
+//! `corelane compare` and `corelane load`, as processes.
+
+mod contenders;
+mod faults;
+mod load;
+mod page;
+
+use super::harness::HANGS_AFTER;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The program with these arguments.
+fn corelane(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_corelane"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs it to its end.
+fn run(arguments: &[&str]) -> Output {
+    corelane(arguments).output().expect("started")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A server of these tests, and a process that is ended with it.
+struct Server {
+    address: SocketAddr,
+    child: Child,
+}
+
+impl Server {
+    fn start() -> Server {
+        let mut child = corelane(&["serve", "--listen", "127.0.0.1:0"]).spawn().expect("started");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let address = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.strip_prefix("listening on http://")?.parse().ok());
+        Server { address: address.expect("it listens"), child }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server that does as `serve` says with each connection, on threads that end with the test's process.
+fn made_up(serve: impl Fn(std::net::TcpStream) + Clone + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+/// Reads one request's head. False: there is no more.
+fn read_head(stream: &mut std::net::TcpStream) -> bool {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Answers every request with these bytes.
+fn answers(bytes: &'static [u8]) -> impl Fn(std::net::TcpStream) + Clone + Send + 'static {
+    move |mut stream| {
+        while read_head(&mut stream) && stream.write_all(bytes).is_ok() {}
+    }
+}
+
+/// Waits until a process is gone.
+fn is_gone(pid: u32) -> bool {
+    let until = Instant::now() + HANGS_AFTER / 4;
+    while Instant::now() < until {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        if status.is_empty() || status.contains("State:\tZ") {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    false
+}

@@ -1,0 +1,155 @@
+//! The load generator.
+
+use super::{Server, answers, made_up, read_head, run, text};
+use std::io::Write;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// The measured figures, after the line that says when the measurement began.
+fn measured(url: &str, flags: &[&str]) -> serde_json::Value {
+    let flags = [&["load", url, "--json", "--duration", "0.5", "--warmup", "0.1"], flags].concat();
+    let output = run(&flags);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let out = text(&output.stdout);
+    let (begin, figures) = out.split_once('\n').expect("two lines");
+    assert_eq!(begin, "measuring");
+    serde_json::from_str(figures).expect("JSON")
+}
+
+fn number(figures: &serde_json::Value, name: &str) -> f64 {
+    figures[name].as_f64().unwrap_or_else(|| panic!("no {name} in {figures}"))
+}
+
+fn counted(figures: &serde_json::Value) -> u64 {
+    let bins = figures["latencies"].as_array().expect("bins");
+    bins.iter().map(|bin| bin[1].as_u64().expect("a count")).sum()
+}
+
+#[test]
+fn every_kind_of_load_is_answered_without_errors() {
+    let server = Server::start();
+    let url = format!("http://{}/", server.address);
+    for flags in [
+        &["-c", "8"][..],
+        &["-c", "8", "--threads", "2"],
+        &["-c", "4", "--pipeline", "16"],
+        &["-c", "4", "--close"],
+        &["-c", "20", "--skewed"],
+        &["-c", "4", "--idle", "20"],
+        &["-c", "4", "--rate", "1000"],
+    ] {
+        let figures = measured(&url, flags);
+        assert!(number(&figures, "requests") > 0.0, "{flags:?}: {figures}");
+        assert_eq!(figures["errors"], serde_json::json!({}), "{flags:?}");
+        assert!(counted(&figures) as f64 >= number(&figures, "requests"), "{flags:?}");
+    }
+}
+
+#[test]
+fn an_open_loop_sends_what_is_due_and_no_more() {
+    let server = Server::start();
+    let figures = measured(&format!("http://{}/", server.address), &["-c", "10", "--rate", "400"]);
+    let requests = number(&figures, "requests");
+    assert!((100.0..=220.0).contains(&requests), "200 were due: {figures}");
+}
+
+/// A server that stands still holds up what is due meanwhile, and all of that counts.
+#[test]
+fn what_waits_for_a_server_that_stands_still_is_counted() {
+    let began = Instant::now();
+    let address = made_up(move |mut stream| {
+        while read_head(&mut stream) {
+            if began.elapsed() > Duration::from_millis(300) {
+                std::thread::sleep(Duration::from_secs(3600));
+            }
+            if stream.write_all(OK).is_err() {
+                return;
+            }
+        }
+    });
+    let url = format!("http://{address}/");
+    let flags = ["-c", "1", "--rate", "200"];
+    let figures = measured(&url, &flags);
+    // 100 were due in half a second. What was never answered has a latency too.
+    let all = counted(&figures);
+    assert!((80..=130).contains(&all), "{figures}");
+    assert!(number(&figures, "requests") < 80.0, "{figures}");
+}
+
+#[test]
+fn a_tenth_of_the_connections_sends_nine_tenths() {
+    // Each connection counts its requests; the tenth that is hot is known by them.
+    let counts = Arc::new(std::sync::Mutex::new(Vec::<Arc<AtomicUsize>>::new()));
+    let known = counts.clone();
+    let address = made_up(move |mut stream| {
+        let own = Arc::new(AtomicUsize::new(0));
+        known.lock().expect("unpoisoned").push(own.clone());
+        while read_head(&mut stream) && stream.write_all(OK).is_ok() {
+            own.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    measured(&format!("http://{address}/"), &["-c", "20", "--skewed", "--threads", "1"]);
+    let mut counts: Vec<usize> =
+        counts.lock().expect("unpoisoned").iter().map(|it| it.load(Ordering::Relaxed)).collect();
+    counts.sort_unstable_by(|one, other| other.cmp(one));
+    let all: usize = counts.iter().sum();
+    let hot: usize = counts.iter().take(2).sum();
+    let share = hot as f64 / all as f64;
+    assert!((0.85..=0.95).contains(&share), "{share}: {counts:?}");
+}
+
+#[test]
+fn errors_are_told_apart() {
+    let silent = made_up(|stream| {
+        let _held = stream;
+        std::thread::sleep(Duration::from_secs(3600));
+    });
+    let closing = made_up(|mut stream| {
+        read_head(&mut stream);
+    });
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port");
+    for (address, kind) in [
+        (made_up(answers(b"SSH-2.0-nothing of the kind\r\n\r\n")), "garbage"),
+        (made_up(answers(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n")), "status"),
+        (closing, "read"),
+        (silent, "timeout"),
+        (nobody, "connect"),
+    ] {
+        let figures = measured(&format!("http://{address}/"), &["-c", "2", "--timeout", "0.2"]);
+        let errors = figures["errors"].as_object().expect("errors");
+        assert!(errors.contains_key(kind), "{kind}: {figures}");
+        assert_eq!(number(&figures, "requests"), 0.0, "{kind}");
+    }
+}
+
+/// A server may close a connection on which nothing has been asked for a while.
+#[test]
+fn a_connection_that_was_closed_between_two_requests_is_no_error() {
+    let address = made_up(|mut stream| {
+        for _ in 0..2 {
+            if !read_head(&mut stream) || stream.write_all(OK).is_err() {
+                return;
+            }
+        }
+    });
+    let figures = measured(&format!("http://{address}/"), &["-c", "2"]);
+    assert!(number(&figures, "requests") > 10.0, "{figures}");
+    assert_eq!(figures["errors"], serde_json::json!({}));
+}
+
+#[test]
+fn what_cannot_be_asked_for_is_refused() {
+    for (url, says) in [
+        ("https://127.0.0.1:1/", "only scheme"),
+        ("http://localhost/", "no address with a port"),
+        ("127.0.0.1:80", "only scheme"),
+    ] {
+        let output = run(&["load", url]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(says), "{}", text(&output.stderr));
+    }
+}
