@@ -81,15 +81,15 @@ pub(super) struct Options {
     command: Vec<String>,
 
     /// Connections, in every scenario.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     connections: Option<u32>,
 
     /// Seconds of a round. Default: 5; with --quick 1.5.
-    #[arg(long)]
+    #[arg(long, value_parser = load::seconds)]
     duration: Option<f64>,
 
     /// Rounds. Default: 5; with --quick 3.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
 
     /// CPUs that the contenders get: all, or a count.
@@ -101,7 +101,7 @@ pub(super) struct Options {
     payload: Option<u64>,
 
     /// Requests per second that are due, whatever becomes of those before. Default: as many as are answered.
-    #[arg(long)]
+    #[arg(long, value_parser = load::per_second)]
     rate: Option<f64>,
 
     /// Where the reports go: report.json, report.md, report.html.

@@ -37,11 +37,11 @@ pub(crate) struct Options {
     pub(crate) connections: u32,
 
     /// Seconds that are measured.
-    #[arg(long, short, default_value_t = 10.0)]
+    #[arg(long, short, default_value_t = 10.0, value_parser = seconds)]
     pub(crate) duration: f64,
 
     /// Seconds before that, which are not.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     pub(crate) warmup: f64,
 
     /// Threads. Default: one per CPU that this process may use, two at most.
@@ -49,7 +49,7 @@ pub(crate) struct Options {
     pub(crate) threads: Option<usize>,
 
     /// Requests per second, over all connections, whatever becomes of them. Default: as fast as they are answered.
-    #[arg(long)]
+    #[arg(long, value_parser = per_second, conflicts_with = "skewed")]
     pub(crate) rate: Option<f64>,
 
     /// Requests that are sent at a time on each connection.
@@ -73,7 +73,7 @@ pub(crate) struct Options {
     pub(crate) idle: u32,
 
     /// Seconds after which a request is given up.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     pub(crate) timeout: f64,
 
     /// Print the result as JSON, after a line that says when the measurement begins.
@@ -87,6 +87,29 @@ pub(crate) struct Options {
 
 /// The line that says that the warm-up is over.
 pub(crate) const BEGIN: &str = "measuring";
+/// The line that says that the time is over. The connections stay for a moment.
+pub(crate) const END: &str = "measured";
+/// How long they stay, so that whoever measures the server finds it as it was.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// A time in seconds.
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
+    within(text, 0.0, 86_400.0)
+}
+
+/// A number of requests per second.
+pub(crate) fn per_second(text: &str) -> Result<f64, String> {
+    within(text, 0.01, 1e8)
+}
+
+fn within(text: &str, least: f64, most: f64) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    if (least..=most).contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("it must be {least} to {most}"))
+    }
+}
 
 /// What came of it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -149,10 +172,13 @@ fn measure(options: &Options) -> Result<Outcome, Box<dyn std::error::Error>> {
     let used = runtime.block_on(async {
         sleep_until(from).await;
         if options.json {
-            begin();
+            tell(BEGIN);
         }
         let before = process::cpu_time(own);
         sleep_until(until).await;
+        if options.json {
+            tell(END);
+        }
         process::cpu_time(own).zip(before).map(|(after, before)| after.total() - before.total())
     });
     let mut total = Tally::default();
@@ -197,15 +223,18 @@ async fn drive(part: Part, span: Span, options: Options, target: Target) -> Tall
         drop(crate::spawn_local(connection::idle(target.clone())));
     }
     let mut tasks = Vec::new();
-    for number in part.of(options.connections) {
-        let schedule =
-            options.rate.map(|rate| Schedule::new(span.began, rate, number, options.connections));
-        let hot = !options.skewed || number.is_multiple_of(10);
+    for (own, number) in part.of(options.connections).enumerate() {
+        let schedule = options
+            .rate
+            .map(|rate| rate / f64::from(options.pipeline))
+            .map(|rate| Schedule::new(span.began, rate, number, options.connections));
+        // A tenth of each thread's: they let each other pass.
+        let hot = !options.skewed || own.is_multiple_of(10);
         let gate = options.skewed.then(|| (turnstile.clone(), hot));
         let (target, tally) = (target.clone(), tally.clone());
         tasks.push(crate::spawn_local(connection::keep_asking(target, tally, schedule, gate)));
     }
-    sleep_until(span.until).await;
+    sleep_until(span.until + LINGER).await;
     // Dropped, each counts the requests that it still owes.
     tasks.iter().for_each(JoinHandle::abort);
     for task in tasks {
@@ -214,9 +243,9 @@ async fn drive(part: Part, span: Span, options: Options, target: Target) -> Tall
     tally.close()
 }
 
-fn begin() {
+fn tell(line: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{BEGIN}").and_then(|()| out.flush());
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 fn say(outcome: &Outcome, json: bool) {

@@ -114,7 +114,9 @@ fn worker(shared: &Shared, local: &Local<usize>) {
         let unparker = &shared.unparkers[index];
         unparker.announce();
         let looks = omission != Omission::LastLook;
-        let found = looks && shared.queues.has_any() && !shared.idle.another_searches(index);
+        let found = looks
+            && (!shared.idle.sleeps(index)
+                || (shared.queues.has_any() && !shared.idle.another_searches(index)));
         let stays = !found;
         if stays && !shared.is_done() {
             unparker.wait();

@@ -101,7 +101,14 @@ impl SharedReactor {
         let too_many = || io::Error::other("a runtime can register about a million sockets");
         let slot = slot.ok_or_else(too_many)?;
         let token = mio::Token(slot.key.to_bits() as usize);
-        if let Err(error) = self.registry.register(&mut SourceFd(&fd), token, interest()) {
+        let registered = match self.registry.register(&mut SourceFd(&fd), token, interest()) {
+            // As in a shard's reactor: of a socket that was closed while somebody held a duplicate of its fd.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.registry.reregister(&mut SourceFd(&fd), token, interest())
+            }
+            registered => registered,
+        };
+        if let Err(error) = registered {
             self.forget(&slot);
             return Err(error);
         }

@@ -224,6 +224,9 @@ impl<S: Socket> Source<S> {
                 Some(Attempt::Polled(polled)) => return polled,
                 other => {
                     if let Some(pooled) = self.pooled.get() {
+                        if direction == Direction::Write && self.holds(Held::Lost) {
+                            return Poll::Ready(Err(moves::lost()));
+                        }
                         let call = || call(&self.shared.socket);
                         return pooled.poll_io(context, direction, call, &drained);
                     }

@@ -54,6 +54,12 @@ impl Idle {
         !self.searching.load(Ordering::Relaxed) && !self.searching.swap(true, Ordering::Relaxed)
     }
 
+    /// Whether the worker is still among the sleepers. If not, it was named the searcher, and who named it may have come
+    /// before the announcement and not have rung. Asked between the announcement and the sleep.
+    pub(crate) fn sleeps(&self, worker: usize) -> bool {
+        lock(&self.sleepers).contains(&worker)
+    }
+
     /// Whether another worker searches, so that this one may sleep though there is something in a queue: the other will look
     /// at every queue before it sleeps, and tell the sleepers of what is left. Asked between the announcement and the sleep.
     pub(crate) fn another_searches(&self, worker: usize) -> bool {

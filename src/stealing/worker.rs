@@ -80,6 +80,8 @@ impl Worker {
                 while !self.is_stopped() {
                     self.turn();
                 }
+                // Others may rely on it.
+                self.stop_searching();
             });
         });
     }
@@ -136,6 +138,10 @@ impl Worker {
 
     fn turn(&self) {
         self.run_jobs();
+        if self.shard.has_work() {
+            // That may take long.
+            self.stop_searching();
+        }
         self.shard.poll_tasks();
         self.shard.read_inbox();
         let now = self.shard.look_at_clock();
@@ -160,14 +166,19 @@ impl Worker {
     fn run_jobs(&self) {
         let limits = self.shard.limits();
         let began = self.shard.now();
-        let mut until_look = CLOCK_STRIDE;
+        let mut looked = began;
+        let mut until_look = 1;
         for _ in 0..limits.polls_per_turn {
             let Some(job) = self.next_job() else { break };
             self.run_job(job);
             until_look -= 1;
             if until_look == 0 {
-                until_look = CLOCK_STRIDE;
-                if self.shard.look_at_clock().duration_since(began) >= limits.turn_time {
+                let now = self.shard.look_at_clock();
+                // Long polls are timed one by one, short ones not.
+                let long = now.duration_since(looked) * 4 > limits.turn_time;
+                until_look = if long { 1 } else { CLOCK_STRIDE };
+                looked = now;
+                if now.duration_since(began) >= limits.turn_time {
                     break;
                 }
             }
@@ -257,7 +268,8 @@ impl Worker {
         let unparker = self.shard.inbox().unparker();
         unparker.announce();
         let mut woken = self.woken.take();
-        let stays = self.shard.inbox().is_empty()
+        let stays = pool.idle.sleeps(self.index)
+            && self.shard.inbox().is_empty()
             && (!pool.queues.has_any() || pool.idle.another_searches(self.index))
             && !(self.shard.stopping().is_some() && self.is_done());
         if stays {
@@ -270,9 +282,11 @@ impl Worker {
         }
         unparker.awake();
         self.searcher.set(pool.idle.wake(self.index));
-        if driver.take().is_some() {
+        if driver.is_some() {
+            // While nobody else can drive: the next has its own time to wake.
             shared.awake();
         }
+        drop(driver);
         if guards {
             pool.leave_guard();
             if let Some(job) = pool.queues.rescue(&mut self.seen.borrow_mut()) {
@@ -293,7 +307,10 @@ impl Worker {
         }
         self.woken.replace(woken);
         // From here on nobody waits for sockets. If this worker should be held up, somebody must notice.
-        if self.has_work() && !self.pool.is_guarded() {
+        if !self.pool.is_guarded() && (self.searcher.get() || self.has_work()) {
+            if self.searcher.replace(false) {
+                self.pool.idle.found();
+            }
             self.pool.notify();
         }
     }

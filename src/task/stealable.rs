@@ -210,6 +210,10 @@ where
         self.state.finish();
         if let Some(reply) = answer.take() {
             reply.complete(result);
+            // If the handle is gone, so is the output here, whatever its drop does.
+            if !drop_caught(reply) {
+                self.pool.count_panic();
+            }
         }
         match self.number.load(Ordering::Relaxed) {
             NO_NUMBER => {}

@@ -185,8 +185,12 @@ impl Sleep {
                 if shared.renew(*key, context.waker()) {
                     return Some(Poll::Pending);
                 }
-                self.timer = Timer::Fired;
-                return Some(Poll::Ready(()));
+                if self.deadline <= clock::now() {
+                    self.timer = Timer::Fired;
+                    return Some(Poll::Ready(()));
+                }
+                // Woken by the end of its pool: armed anew, here.
+                self.timer = Timer::Idle;
             }
             Timer::Armed(_) | Timer::Asked(_) => return None,
             Timer::Idle => {}

@@ -493,3 +493,27 @@ fn datagrams_are_received_by_whichever_worker_has_time() {
         assert_eq!(sum, 4950);
     });
 }
+
+/// An output that nobody takes and whose drop panics is the pool's to survive.
+#[test]
+fn an_output_whose_drop_panics_holds_nothing_up() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            deliberate();
+        }
+    }
+    within_reason(|| {
+        let runtime = workers(2);
+        run(runtime.handle(), async {
+            for _ in 0..4 {
+                drop(spawn(async { Panics }));
+            }
+        });
+        run(runtime.handle(), async { yield_now().await });
+        let began = Instant::now();
+        let report = runtime.shutdown(HANGS_AFTER);
+        assert_eq!(report.tasks_dropped, 0);
+        assert!(began.elapsed() < HANGS_AFTER / 2, "it waited for a task that had ended");
+    });
+}

@@ -54,14 +54,19 @@ impl Bench<'_> {
         let mut load = self.load(server.address)?;
         let warmup = Duration::from_secs_f64(self.options.warmup());
         load.line(warmup + READY_WITHIN, |line| (line == load::BEGIN).then_some(()))?;
-        let pid = server.process.as_ref().map(Running::pid);
-        let told = Stats::of(server.address);
+        // Of a program that is not ours the process is its guard's: nothing to measure.
+        let own = matches!(source, Source::Own(_));
+        let pid = server.process.as_ref().filter(|_| own).map(Running::pid);
         let before = pid.map(Used::by);
+        let told = Stats::of(server.address);
         let span = Duration::from_secs_f64(self.options.seconds());
-        let outcome: load::Outcome =
-            load.line(span + READY_WITHIN, |line| serde_json::from_str(line).ok())?;
+        // Before the generator closes its connections, and a thread for each ends.
+        load.line(span + READY_WITHIN, |line| (line == load::END).then_some(()))?;
         let used = pid.map(Used::by).zip(before).map(|(after, before)| after.since(&before));
         let told = Stats::of(server.address).zip(told).map(|(after, before)| after.since(&before));
+        let rss = pid.map_or(0, process::resident);
+        let outcome: load::Outcome =
+            load.line(READY_WITHIN, |line| serde_json::from_str(line).ok())?;
         if let Some(status) = server.process.as_mut().and_then(|it| it.ended(Duration::ZERO)) {
             return Err(format!("it ended while it was measured: {status}"));
         }
@@ -80,7 +85,7 @@ impl Bench<'_> {
             user_micros: used.cpu.user.as_micros() as u64,
             system_micros: used.cpu.system.as_micros() as u64,
             context_switches: used.switches,
-            rss_bytes: pid.map_or(0, process::resident),
+            rss_bytes: rss,
             generator_busy: outcome.busy,
             per_core: told.as_ref().map(Stats::per_core).unwrap_or_default(),
             crossed: told.as_ref().and_then(Stats::crossed),

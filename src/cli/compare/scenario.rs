@@ -192,6 +192,17 @@ pub(super) fn chosen(options: &Options) -> Result<Vec<Scenario>, String> {
     for file in &options.scenario_file {
         all.push(read(file)?);
     }
+    if options.rate.is_some() && options.scenario.is_empty() {
+        all.retain(|scenario| !scenario.work.skewed);
+    }
+    if options.rate.is_some()
+        && let Some(skewed) = all.iter().find(|scenario| scenario.work.skewed)
+    {
+        return Err(format!(
+            "--rate makes no sense in {}, whose rates follow each other",
+            skewed.name
+        ));
+    }
     if let Some(count) = options.connections {
         for scenario in &mut all {
             scenario.work.connections = Connections::Fixed(count);

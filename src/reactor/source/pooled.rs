@@ -61,7 +61,10 @@ impl Pooled {
                     self.slot.clear(look, Readiness::over(direction));
                 }
                 Ok(result) => {
-                    if drained(&result) {
+                    // A read stops where urgent data is, though more may be behind it.
+                    let stopped = direction == Direction::Read
+                        && look.readiness().intersects(Readiness::PRIORITY);
+                    if drained(&result) && !stopped {
                         self.slot.clear(look, Readiness::transient(direction));
                     }
                     return Poll::Ready(Ok(result));

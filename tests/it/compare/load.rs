@@ -15,8 +15,9 @@ fn measured(url: &str, flags: &[&str]) -> serde_json::Value {
     let output = run(&flags);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let out = text(&output.stdout);
-    let (begin, figures) = out.split_once('\n').expect("two lines");
-    assert_eq!(begin, "measuring");
+    let lines: Vec<&str> = out.lines().collect();
+    let [begin, end, figures] = lines[..] else { panic!("three lines: {out}") };
+    assert_eq!((begin, end), ("measuring", "measured"));
     serde_json::from_str(figures).expect("JSON")
 }
 
@@ -92,12 +93,13 @@ fn a_tenth_of_the_connections_sends_nine_tenths() {
             own.fetch_add(1, Ordering::Relaxed);
         }
     });
-    measured(&format!("http://{address}/"), &["-c", "20", "--skewed", "--threads", "1"]);
+    measured(&format!("http://{address}/"), &["-c", "40", "--skewed", "--threads", "2"]);
     let mut counts: Vec<usize> =
         counts.lock().expect("unpoisoned").iter().map(|it| it.load(Ordering::Relaxed)).collect();
     counts.sort_unstable_by(|one, other| other.cmp(one));
     let all: usize = counts.iter().sum();
-    let hot: usize = counts.iter().take(2).sum();
+    assert_eq!(counts.len(), 40, "each connects");
+    let hot: usize = counts.iter().take(4).sum();
     let share = hot as f64 / all as f64;
     assert!((0.85..=0.95).contains(&share), "{share}: {counts:?}");
 }
