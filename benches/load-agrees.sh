@@ -39,10 +39,9 @@ wrk_() {
 oha_() {
     command -v oha >/dev/null || return 0
     oha --no-tui --output-format json -c "$connections" -z 4s "$url/" >"$scratch/oha"
-    awk -v RS=, '/"requestsPerSec"/ { split($0, a, ":"); rate = a[length(a)] + 0 }
-        /"p50"/ { split($0, a, ":"); if (!p50) p50 = a[length(a)] * 1000 }
-        /"p99"/ { split($0, a, ":"); if (!p99) p99 = a[length(a)] * 1000 }
-        END { print "oha", rate, p50, p99 }' "$scratch/oha"
+    tr -d ' \n' <"$scratch/oha" | sed 's/.*"requestsPerSec":\([^,}]*\).*"latencyPercentiles":{\([^}]*\)}.*/"rate":\1,\2/' |
+        awk -v RS=, '{ split($0, pair, ":"); value[pair[1]] = pair[2] + 0 }
+            END { print "oha", value["\"rate\""], value["\"p50\""] * 1000, value["\"p99\""] * 1000 }'
 }
 for _ in $(seq "$rounds"); do
     ours
