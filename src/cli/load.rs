@@ -188,8 +188,6 @@ fn measure(options: &Options) -> Result<Outcome, Box<dyn std::error::Error>> {
     }
     let seconds = options.duration;
     let busy = used.unwrap_or_default().as_secs_f64() / (seconds * threads as f64);
-    // What is left open closes with the process; telling each connection takes longer than that.
-    std::mem::forget(runtime);
     Ok(total.outcome(seconds, busy))
 }
 

@@ -80,15 +80,13 @@ impl Worker {
                 while !self.is_stopped() {
                     self.turn();
                 }
-                // Others may rely on it.
-                self.stop_searching();
             });
         });
     }
 
     /// The end: local tasks are dropped, and by the last worker, all others.
     pub(crate) fn close(&self) {
-        // Others may still rely on it.
+        // However the loop ended: others may rely on its search.
         self.stop_searching();
         self.shard.close();
         enter_shard(&self.shard, || context::enter(self, || self.pool.leave(self.shard.fleet())));

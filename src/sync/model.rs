@@ -309,8 +309,7 @@ impl<T> SegQueue<T> {
     }
 
     pub(crate) fn push(&self, item: T) {
-        let pushed = self.0.push(item, u64::MAX);
-        assert!(pushed.is_ok(), "an unbounded queue is never full");
+        self.0.push_back(item);
     }
 
     pub(crate) fn pop(&self) -> Option<T> {
@@ -341,8 +340,7 @@ impl<T> Worker<T> {
     }
 
     pub(crate) fn push(&self, item: T) {
-        let pushed = self.0.push(item, u64::MAX);
-        assert!(pushed.is_ok(), "an unbounded queue is never full");
+        self.0.push_back(item);
     }
 
     pub(crate) fn pop(&self) -> Option<T> {
@@ -379,8 +377,7 @@ impl<T> Injector<T> {
     }
 
     pub(crate) fn push(&self, item: T) {
-        let pushed = self.0.push(item, u64::MAX);
-        assert!(pushed.is_ok(), "an unbounded queue is never full");
+        self.0.push_back(item);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -449,6 +446,11 @@ impl<T> Items<T> {
                 Err(actual) => len = actual,
             }
         }
+    }
+
+    fn push_back(&self, item: T) {
+        let pushed = self.push(item, u64::MAX);
+        assert!(pushed.is_ok(), "an unbounded queue is never full");
     }
 
     fn pop(&self) -> Option<T> {

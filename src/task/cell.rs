@@ -146,6 +146,11 @@ impl Header {
         self.flags.get() & (ENDED | RUNNING) != 0
     }
 
+    /// The task is in the run queue no more.
+    pub(super) fn leave_queue(&self) {
+        self.clear(READY);
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.has(RUNNING)
     }
@@ -209,19 +214,6 @@ pub(super) unsafe fn poll(header: NonNull<Header>, home: &Home) -> bool {
     task.clear(READY);
     // SAFETY: the vtable was made for this allocation's type; the contract is passed on.
     unsafe { (task.vtable.poll)(header, home) }
-}
-
-/// A task that came off the run queue, and need not or must not be polled: it has ended, or is being polled further up on
-/// this stack and must not get another before that one is over.
-#[cold]
-pub(super) fn refuse_poll(header: NonNull<Header>, home: &Home) {
-    // SAFETY: the caller, its home, has just taken the cell off the queue.
-    let task = unsafe { header.as_ref() };
-    if !task.has(ENDED) {
-        home.put_back(header);
-        panic!("task {} took a turn of its own shard, in which it would be polled again", task.id);
-    }
-    task.clear(READY);
 }
 
 /// Drops the future of a task that has not ended.

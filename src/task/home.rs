@@ -223,10 +223,23 @@ impl Home {
         }
     }
 
-    /// A task that is marked ready and came off the run queue too early goes back to its end.
-    pub(super) fn put_back(&self, header: NonNull<Header>) {
-        // SAFETY: this is the task's home, which has just taken it out of the queue; it is not freed while it is ready.
-        unsafe { self.ready.push_back(header) };
+    /// A task that came off the run queue, and need not or must not be polled: it has ended, or is being polled further up on
+    /// this stack and must not get another poll before that one is over. Counts as a poll.
+    #[cold]
+    fn refuse_poll(&self, header: NonNull<Header>) -> u32 {
+        // SAFETY: this is the task's home, which has just taken it off the queue; it is not freed while it is ready.
+        let task = unsafe { header.as_ref() };
+        if !task.is_ended() {
+            // SAFETY: as above.
+            unsafe { self.ready.push_back(header) };
+            panic!(
+                "task {} took a turn of its own shard, in which it would be polled again",
+                task.id()
+            );
+        }
+        task.leave_queue();
+        self.free_if_unused(header);
+        1
     }
 
     #[inline(always)]
@@ -252,9 +265,7 @@ impl Home {
         let Some(header) = self.ready.pop_front() else { return 0 };
         // SAFETY: as below.
         if unsafe { header.as_ref() }.is_running_or_ended() {
-            cell::refuse_poll(header, self);
-            self.free_if_unused(header);
-            return 1;
+            return self.refuse_poll(header);
         }
         // A host's loop may be inside a task of its own: what is left of the outer poll's share is put back.
         let outer = self.handovers.replace(handovers);

@@ -6,9 +6,9 @@ mod load;
 mod page;
 
 use super::harness::HANGS_AFTER;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The program with these arguments.
@@ -25,31 +25,6 @@ fn run(arguments: &[&str]) -> Output {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A server of these tests, and a process that is ended with it.
-struct Server {
-    address: SocketAddr,
-    child: Child,
-}
-
-impl Server {
-    fn start() -> Server {
-        let mut child = corelane(&["serve", "--listen", "127.0.0.1:0"]).spawn().expect("started");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let address = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| line.strip_prefix("listening on http://")?.parse().ok());
-        Server { address: address.expect("it listens"), child }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// A server that does as `serve` says with each connection, on threads that end with the test's process.

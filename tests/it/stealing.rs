@@ -75,14 +75,21 @@ fn while_a_worker_is_blocked(held_by_wake: bool) {
                     let (wake, woken) = futures::channel::oneshot::channel::<()>();
                     let (waiting, waits) = futures::channel::oneshot::channel::<()>();
                     let tell = done.clone();
+                    let (mut waiting, mut woken) = (Some(waiting), woken);
                     drop(spawn(async move {
-                        waiting.send(()).expect("somebody waits");
-                        woken.await.expect("woken");
+                        std::future::poll_fn(|context| {
+                            let polled = std::pin::Pin::new(&mut woken).poll(context);
+                            if let Some(waiting) = waiting.take() {
+                                assert!(polled.is_pending());
+                                waiting.send(()).expect("somebody waits");
+                            }
+                            polled
+                        })
+                        .await
+                        .expect("woken");
                         tell.send(()).expect("somebody listens");
                     }));
                     waits.await.expect("it waits");
-                    // Not in the same poll: the other must have come to its wait.
-                    sleep(Duration::from_millis(5)).await;
                     wake.send(()).expect("it waits");
                 } else {
                     for _ in 0..100 {

@@ -85,7 +85,7 @@ const TESTS: &[&str] = &["models/", "sync/model.rs", "task/tests.rs"];
 const LINES_MAX: usize = 500;
 
 /// Files that have more, and how many at most. They ask to be split; nothing is to be added here.
-const LONG: &[(&str, usize)] = &[("task/cell.rs", 580)];
+const LONG: &[(&str, usize)] = &[("task/cell.rs", 570)];
 
 /// A file of the source, by its path below `src`.
 struct File {

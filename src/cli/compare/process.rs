@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
-use std::ops::{Add, Sub};
+use std::ops::Sub;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -35,14 +35,6 @@ impl Sub for CpuTime {
             user: self.user.saturating_sub(other.user),
             system: self.system.saturating_sub(other.system),
         }
-    }
-}
-
-impl Add for CpuTime {
-    type Output = CpuTime;
-
-    fn add(self, other: CpuTime) -> CpuTime {
-        CpuTime { user: self.user + other.user, system: self.system + other.system }
     }
 }
 

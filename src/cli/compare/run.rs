@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The contenders that this program has, in the order of the tables, and what the tables call them.
-const OURS: [(&str, &str); 6] = [
+pub(super) const OURS: [(&str, &str); 6] = [
     ("thread-per-core", "Corelane, thread per core"),
     ("work-stealing", "Corelane, work stealing"),
     ("tokio", "Tokio, multi-thread"),

@@ -1,6 +1,7 @@
 //! Contenders that die, refuse, answer garbage or never become ready; interruptions; ends of processes.
 
-use super::{Server, answers, corelane, is_gone, made_up, run, text};
+use super::{answers, corelane, is_gone, made_up, run, text};
+use crate::serve::program::Serve;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -72,10 +73,10 @@ fn a_contender_that_fails_gets_a_row_and_the_rest_goes_on() {
 #[test]
 fn a_server_that_runs_already_takes_part() {
     let directory = tempfile::tempdir().expect("a directory");
-    let server = Server::start();
+    let server = Serve::new(&[]).start();
     let output = compare(
         directory.path(),
-        &["--contender", "tokio", "--contender", &format!("mine=http://{}", server.address)],
+        &["--contender", "tokio", "--contender", &format!("mine=http://{}", server.address())],
     );
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(contender(&report(directory.path()), "mine").1, 2);

@@ -1,6 +1,7 @@
 //! The load generator.
 
-use super::{Server, answers, made_up, read_head, run, text};
+use super::{answers, made_up, read_head, run, text};
+use crate::serve::program::Serve;
 use std::io::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -32,8 +33,8 @@ fn counted(figures: &serde_json::Value) -> u64 {
 
 #[test]
 fn every_kind_of_load_is_answered_without_errors() {
-    let server = Server::start();
-    let url = format!("http://{}/", server.address);
+    let server = Serve::new(&[]).start();
+    let url = format!("http://{}/", server.address());
     for flags in [
         &["-c", "8"][..],
         &["-c", "8", "--threads", "2"],
@@ -52,8 +53,9 @@ fn every_kind_of_load_is_answered_without_errors() {
 
 #[test]
 fn an_open_loop_sends_what_is_due_and_no_more() {
-    let server = Server::start();
-    let figures = measured(&format!("http://{}/", server.address), &["-c", "10", "--rate", "400"]);
+    let server = Serve::new(&[]).start();
+    let figures =
+        measured(&format!("http://{}/", server.address()), &["-c", "10", "--rate", "400"]);
     let requests = number(&figures, "requests");
     assert!((100.0..=220.0).contains(&requests), "200 were due: {figures}");
 }

@@ -13,6 +13,7 @@ use crate::topology::Cores;
 use hyper::service::service_fn;
 use std::any::Any;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 
 /// Starts to serve in this mode. What is returned besides the address keeps the runtime.
 pub(super) fn start(options: &Options, mode: Mode) -> Result<(SocketAddr, Box<dyn Any>), Failure> {
@@ -20,7 +21,9 @@ pub(super) fn start(options: &Options, mode: Mode) -> Result<(SocketAddr, Box<dy
     let runtime = Runtime::builder().cores(cores).mode(mode).start()?;
     let handle = runtime.handle().clone();
     let counts = Counts::new(handle.shard_count());
-    let host: &'static Shards = Box::leak(Box::new(Shards { handle: handle.clone(), counts }));
+    // A process has one.
+    static HOST: OnceLock<Shards> = OnceLock::new();
+    let host = HOST.get_or_init(|| Shards { handle: handle.clone(), counts });
     let service = service_fn(move |request| answer(host, request));
     let server = Server::builder().listen(options.listen).start_send(&handle, service)?;
     let address = server.local_addrs()[0];

@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::Cell;
 use std::io::{self, Write};
 use std::net::{self, SocketAddr};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// How long a client may take for the head of a request: that of `server::connection`.
@@ -54,7 +55,9 @@ pub(super) fn start_multi_thread(options: &Options) -> Result<(SocketAddr, Runti
         .thread_name("contender-tokio")
         .enable_all()
         .build()?;
-    let host: &'static Pool = Box::leak(Box::new(Pool { counts: Counts::new(options.threads()) }));
+    // A process has one.
+    static HOST: OnceLock<Pool> = OnceLock::new();
+    let host = HOST.get_or_init(|| Pool { counts: Counts::new(options.threads()) });
     let http = http();
     // On a worker, so that a new connection's task starts in that worker's own queue.
     runtime.spawn(accept_all(listener, move |stream| {
@@ -100,7 +103,9 @@ pub(super) fn start_per_core(options: &Options) -> Result<SocketAddr, Failure> {
     let address = listeners[0].local_addr()?;
     let (inboxes, queues): (Vec<_>, Vec<_>) = cpus.iter().map(|_| mpsc::channel(QUEUE)).unzip();
     let counts = Counts::new(cpus.len());
-    let host: &'static Cores = Box::leak(Box::new(Cores { counts, inboxes }));
+    // A process has one.
+    static HOST: OnceLock<Cores> = OnceLock::new();
+    let host = HOST.get_or_init(|| Cores { counts, inboxes });
     for (index, ((cpu, listener), queue)) in cpus.into_iter().zip(listeners).zip(queues).enumerate()
     {
         let serve = move || for_good("a core", || serve_core(host, index, cpu, listener, queue));
