@@ -2,8 +2,9 @@
 //!
 //! One turn, in this order, each phase bounded by a limit:
 //!
-//! - poll tasks that are ready, so that what the last look at the sockets made ready runs first;
-//! - empty the inbox: wakes, then notices, then calls, which make tasks ready for the next turn;
+//! - empty the inbox: wakes, then notices, then calls;
+//! - poll tasks that are ready, those just woken or called from elsewhere among them: another shard may be spinning
+//!   for the answer, and the rest of a turn would come between;
 //! - fire timers that are due;
 //! - publish the counters;
 //! - look at the sockets: wait if there is nothing to do, else only now and then, without waiting;
@@ -44,8 +45,8 @@ impl Shard {
 
     /// One turn, which waits for at most `limit` if there is nothing to do. Inside [`context::enter`].
     pub(crate) fn turn(&self, limit: Option<Duration>) {
-        self.poll_tasks();
         let heard = self.read_inbox();
+        self.poll_tasks();
         let now = self.look_at_clock();
         let (fired, more_due) = self.timers.fire(now, self.limits.timers_per_turn);
         add(&self.counters.timers_fired, fired as u64);
@@ -218,7 +219,8 @@ impl Shard {
                     break;
                 }
             }
-            now = clock::now();
+            // For the polls of the coming turn too.
+            now = self.look_at_clock();
         }
         add(&self.counters.spin_nanos, now.duration_since(began).as_nanos() as u64);
         if heard {

@@ -7,6 +7,7 @@
 mod compio;
 mod cross;
 mod glommio;
+mod line;
 mod local;
 mod monoio;
 mod sample;
@@ -48,6 +49,8 @@ pub(crate) enum Contender {
     Compio,
     /// smol, one `LocalExecutor` per thread.
     Smol,
+    /// No runtime: two threads that spin on a cache line each. Measured only when it is named.
+    Line,
 }
 
 /// What is measured.
@@ -133,6 +136,7 @@ fn row(contender: Contender, operation: Operation, cpus: [usize; 2]) -> Row {
         Contender::MonoioUring => monoio::uring::measure,
         Contender::Compio => compio::measure,
         Contender::Smol => smol::measure,
+        Contender::Line => line::measure,
     };
     let thread = thread::spawn(move || measure(operation, cpus));
     let outcome = thread.join().unwrap_or_else(|payload| Err(panic_text(&*payload)));

@@ -27,9 +27,9 @@ use crate::{ops, os};
 
 /// Contenders that run only when they are named.
 #[cfg(feature = "corelane")]
-const NOT_BY_DEFAULT: &[&str] = &["raw-floor"];
+const NOT_BY_DEFAULT: &[&str] = &["raw-floor", "line"];
 #[cfg(not(feature = "corelane"))]
-const NOT_BY_DEFAULT: &[&str] = &["raw-floor", "corelane"];
+const NOT_BY_DEFAULT: &[&str] = &["raw-floor", "line", "corelane"];
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

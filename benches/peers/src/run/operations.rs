@@ -118,7 +118,9 @@ impl Values {
                 let rounds = self.median.get(&(index, name.to_owned()))?;
                 median(&mut rounds.iter().flatten().copied().collect::<Vec<_>>())
             };
-            let peers = names.iter().filter(|name| *name != own);
+            // A bound is no peer.
+            let line = Contender::Line.name();
+            let peers = names.iter().filter(|name| *name != own && **name != line);
             let mut peers: Vec<_> =
                 peers.filter_map(|name| Some((figure(name)?, name.as_str()))).collect();
             peers.sort_by(|one, other| one.0.total_cmp(&other.0));
