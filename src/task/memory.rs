@@ -28,9 +28,10 @@ struct Block {
 pub(super) const UNIT: usize = 64;
 /// Larger blocks go back to the allocator.
 pub(super) const KEPT_MAX: usize = SIZES * UNIT;
-const SIZES: usize = 12;
-/// Blocks kept of each size. None in debug builds, so that memory checkers see every task's memory come and go.
-const KEPT: Option<u32> = if cfg!(any(debug_assertions, loom)) { None } else { Some(1024) };
+const SIZES: usize = 32;
+/// Bytes kept of each size: a thousand tasks of 256 bytes, or more than a hundred connections of a server. None in debug
+/// builds, so that memory checkers see every task's memory come and go.
+const KEPT: Option<usize> = if cfg!(any(debug_assertions, loom)) { None } else { Some(256 << 10) };
 
 impl FreeList {
     pub(super) const fn new() -> FreeList {
@@ -60,7 +61,7 @@ impl FreeList {
     #[inline]
     pub(super) unsafe fn keep(&self, block: NonNull<u8>, layout: Layout) {
         match self.sizes.get(layout.size() / UNIT - 1) {
-            Some(kept) if KEPT.is_some_and(|most| kept.blocks.get() < most) => {
+            Some(kept) if KEPT.is_some_and(|most| kept.bytes(layout) < most) => {
                 let block = block.cast::<Block>();
                 // SAFETY: the block is ours, larger than this and aligned to UNIT.
                 unsafe { block.write(Block { next: kept.first.get() }) };
@@ -74,6 +75,12 @@ impl FreeList {
 }
 
 impl Kept {
+    /// In blocks of this layout.
+    #[inline]
+    fn bytes(&self, layout: Layout) -> usize {
+        self.blocks.get() as usize * layout.size()
+    }
+
     #[inline]
     fn take(&self) -> Option<NonNull<Block>> {
         let block = NonNull::new(self.first.get())?;
@@ -88,7 +95,7 @@ impl Drop for FreeList {
     fn drop(&mut self) {
         for (index, kept) in self.sizes.iter().enumerate() {
             let layout =
-                Layout::from_size_align((index + 1) * UNIT, UNIT).expect("a few hundred bytes");
+                Layout::from_size_align((index + 1) * UNIT, UNIT).expect("a few thousand bytes");
             while let Some(block) = kept.take() {
                 // SAFETY: the block was taken with a layout of this size, see `Allocation::LAYOUT`, and is nobody's.
                 unsafe { dealloc(block.as_ptr().cast(), layout) };
