@@ -19,11 +19,12 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) header_timeout: Option<Duration>,
+    pub(super) vectored_writes: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { header_timeout: Some(Duration::from_secs(30)) }
+        Settings { header_timeout: Some(Duration::from_secs(30)), vectored_writes: false }
     }
 }
 
@@ -41,7 +42,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut http = http1::Builder::new();
-    http.timer(Timer).header_read_timeout(settings.header_timeout);
+    http.timer(Timer).header_read_timeout(settings.header_timeout).writev(settings.vectored_writes);
     let http = http.serve_connection(Io::new(stream), service).with_upgrades();
     Connection { http, open: Open::new(drain.clone()), told: false }
 }

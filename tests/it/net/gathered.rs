@@ -8,7 +8,7 @@ use hyper::rt::{Read as _, ReadBuf, Write as _};
 use socket2::SockRef;
 use std::cell::RefCell;
 use std::future::Future;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, mpsc};
@@ -44,6 +44,26 @@ fn read_to_end(mut peer: std::net::TcpStream) -> Vec<u8> {
     let mut received = Vec::new();
     peer.read_to_end(&mut received).expect("an orderly end");
     received
+}
+
+#[test]
+fn slices_keep_their_place_among_what_was_gathered() {
+    let (mut io, peer) = pair();
+    let large = [b'x'; 20_000];
+    block_on(async {
+        io.inner().writable().await.expect("there is room");
+        let mut context = Context::from_waker(Waker::noop());
+        write_each(&mut io, &[b"1"]);
+        let small = [IoSlice::new(b"2"), IoSlice::new(b""), IoSlice::new(b"3")];
+        let written = Pin::new(&mut io).poll_write_vectored(&mut context, &small);
+        assert!(matches!(written, Poll::Ready(Ok(2))), "{written:?}");
+        write_each(&mut io, &[b"4"]);
+        let both = [IoSlice::new(b"5"), IoSlice::new(&large)];
+        let written = Pin::new(&mut io).poll_write_vectored(&mut context, &both);
+        assert!(matches!(written, Poll::Ready(Ok(20_001))), "{written:?}");
+    });
+    drop(io);
+    assert_eq!(read_to_end(peer), [b"12345", &large[..]].concat());
 }
 
 #[test]

@@ -3,9 +3,11 @@
 use super::client::Client;
 use super::in_process::{Body, Served, answer, within_reason};
 use super::{eventually, until};
+use corelane::server::Server;
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Frame, SizeHint};
 use hyper::header::CONTENT_LENGTH;
+use hyper::service::service_fn;
 use hyper::{Request, Response};
 use std::convert::Infallible;
 use std::io::Read;
@@ -100,8 +102,9 @@ const PLANS: &[Plan] = &[
     Plan { size: 2 << 20, sizes: &[1, 7, 100, 90], rests_every: 1000 },
 ];
 
-/// A server of `/PLAN/sized` and `/PLAN/chunked`, and how much it has given of what it answers now.
-fn serve() -> (Served, Arc<AtomicUsize>) {
+/// A server of `/PLAN/sized` and `/PLAN/chunked`, and how much it has given of what it answers now. It copies responses into
+/// one buffer, or sends them as they are.
+fn serve(vectored: bool) -> (Served, Arc<AtomicUsize>) {
     let given = Arc::new(AtomicUsize::new(0));
     let counter = given.clone();
     let respond = move |request: &Request<_>| {
@@ -119,9 +122,12 @@ fn serve() -> (Served, Arc<AtomicUsize>) {
         };
         Response::new(pieces.boxed_unsync())
     };
-    let served = Served::by_fn(move |request| {
-        let response: Response<Body> = respond(&request);
-        async { response }
+    let server = Server::builder().vectored_writes(vectored);
+    let served = Served::with(server, 1, move |_shard| {
+        service_fn(move |request| {
+            let response: Response<Body> = respond(&request);
+            async { Ok::<_, Infallible>(response) }
+        })
     });
     (served, given)
 }
@@ -147,38 +153,42 @@ fn ask(client: &mut Client, request: &str, given: &AtomicUsize, size: usize) -> 
 #[test]
 fn large_responses_arrive_whole_at_a_client_that_reads_late() {
     within_reason(|| {
-        let (served, given) = serve();
-        for (number, plan) in PLANS.iter().enumerate() {
-            for framing in ["sized", "chunked"] {
-                let mut client = Client::with_receive_buffer(served.address, 128 * 1024);
-                for connection in ["keep-alive", "close"] {
-                    let request = format!(
-                        "GET /{number}/{framing} HTTP/1.1\r\nhost: t\r\nconnection: {connection}\r\n\r\n"
-                    );
-                    let held_up = ask(&mut client, &request, &given, plan.size);
-                    assert!(
-                        held_up || plan.size < SIZE || plan.sizes == [SIZE],
-                        "{plan:?}: no buffer is that large"
-                    );
-                    let answer = client.answer();
-                    assert_eq!(answer.header("content-length").is_some(), framing == "sized");
-                    // Not with assert_eq, whose text would be megabytes.
-                    assert!(
-                        answer.body == content()[..plan.size],
-                        "{plan:?} {framing} {connection}"
-                    );
+        for vectored in [false, true] {
+            let (served, given) = serve(vectored);
+            for (number, plan) in PLANS.iter().enumerate() {
+                for framing in ["sized", "chunked"] {
+                    let client = Client::with_receive_buffer(served.address, 128 * 1024);
+                    read_late(client, number, plan, framing, &given);
                 }
-                client.is_closed();
             }
+            until("the connections are gone", || served.sum(|stats| stats.connections) == 0);
         }
-        until("the connections are gone", || served.sum(|stats| stats.connections) == 0);
     });
+}
+
+/// Asks twice for what the plan says, and each time reads only when the server has to wait.
+fn read_late(mut client: Client, number: usize, plan: &Plan, framing: &str, given: &AtomicUsize) {
+    for connection in ["keep-alive", "close"] {
+        let request = format!(
+            "GET /{number}/{framing} HTTP/1.1\r\nhost: t\r\nconnection: {connection}\r\n\r\n"
+        );
+        let held_up = ask(&mut client, &request, given, plan.size);
+        assert!(
+            held_up || plan.size < SIZE || plan.sizes == [SIZE],
+            "{plan:?}: no buffer is that large"
+        );
+        let answer = client.answer();
+        assert_eq!(answer.header("content-length").is_some(), framing == "sized");
+        // Not with assert_eq, whose text would be megabytes.
+        assert!(answer.body == content()[..plan.size], "{plan:?} {framing} {connection}");
+    }
+    client.is_closed();
 }
 
 #[test]
 fn a_response_that_ends_with_the_connection_arrives_whole() {
     within_reason(|| {
-        let (served, given) = serve();
+        let (served, given) = serve(false);
         for (number, plan) in PLANS.iter().enumerate() {
             let mut client = Client::with_receive_buffer(served.address, 128 * 1024);
             ask(&mut client, &format!("GET /{number}/chunked HTTP/1.0\r\n\r\n"), &given, plan.size);
@@ -200,7 +210,7 @@ fn a_response_on_its_way_arrives_whole_though_the_server_ends() {
     within_reason(|| {
         #[allow(clippy::needless_range_loop, reason = "the number is part of the request")]
         for number in 1..PLANS.len() - 1 {
-            let (served, given) = serve();
+            let (served, given) = serve(false);
             let mut client = Client::with_receive_buffer(served.address, 128 * 1024);
             let request = format!("GET /{number}/chunked HTTP/1.1\r\nhost: t\r\n\r\n");
             assert!(ask(&mut client, &request, &given, SIZE));
@@ -218,7 +228,7 @@ fn a_response_on_its_way_arrives_whole_though_the_server_ends() {
 #[test]
 fn a_client_that_goes_away_in_the_middle_of_a_response_is_forgotten() {
     within_reason(|| {
-        let (served, given) = serve();
+        let (served, given) = serve(false);
         for reset in [false, true] {
             for (number, plan) in PLANS.iter().enumerate() {
                 let mut client = Client::connect(served.address);

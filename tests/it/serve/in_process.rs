@@ -1,7 +1,7 @@
 //! The server inside this process, where a test can give it a service of its own and look at its counters.
 
 use super::NEVER;
-use corelane::server::Server;
+use corelane::server::{Builder, Server};
 use corelane::{Runtime, ShardId, ShardStats};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::{Bytes, Incoming};
@@ -42,10 +42,21 @@ impl Served {
             + Clone
             + 'static,
     {
+        Served::with(Server::builder(), shards, make)
+    }
+
+    /// The same, of this server.
+    pub(super) fn with<F, S>(server: Builder, shards: usize, make: F) -> Served
+    where
+        F: FnOnce(ShardId) -> S + Clone + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+            + Clone
+            + 'static,
+    {
         let cores = shards.to_string().parse().expect("a number of shards");
         let runtime = Runtime::builder().cores(cores).start().expect("started");
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Server::builder().listen(local).start(runtime.handle(), make).expect("a port");
+        let server = server.listen(local).start(runtime.handle(), make).expect("a port");
         Served { address: server.local_addrs()[0], runtime }
     }
 
