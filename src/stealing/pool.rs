@@ -30,8 +30,6 @@ pub(crate) struct Pool {
     running: AtomicUsize,
     /// The workers are to end when no task is left.
     stopping: AtomicBool,
-    /// One of the sleeping workers looks now and then whether somebody is held up.
-    guarded: AtomicBool,
 }
 
 impl Pool {
@@ -50,7 +48,6 @@ impl Pool {
             tasks: Mutex::new(Some(Table::new())),
             live: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
-            guarded: AtomicBool::new(false),
         };
         (Arc::new(pool), locals)
     }
@@ -69,6 +66,11 @@ impl Pool {
         self.inboxes.len()
     }
 
+    /// Workers that have not left.
+    pub(super) fn running(&self) -> usize {
+        self.running.load(Ordering::Acquire)
+    }
+
     /// Tasks that have not ended.
     pub(crate) fn live(&self) -> usize {
         self.live.load(Ordering::SeqCst)
@@ -79,19 +81,6 @@ impl Pool {
         if let Some(worker) = self.idle.notify() {
             self.inboxes[worker].unpark();
         }
-    }
-
-    /// The right to be the one that looks now and then whether somebody is held up.
-    pub(super) fn take_guard(&self) -> bool {
-        !self.guarded.swap(true, Ordering::Relaxed)
-    }
-
-    pub(super) fn leave_guard(&self) {
-        self.guarded.store(false, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_guarded(&self) -> bool {
-        self.guarded.load(Ordering::Relaxed)
     }
 
     /// Wakes everybody.
@@ -141,14 +130,14 @@ impl Schedule for Pool {
             }
         });
         let Some(job) = job else { return };
-        if self.running.load(Ordering::Acquire) == 0 {
+        if self.running() == 0 {
             // Nobody would take it out of a queue.
             return job.cancel();
         }
         self.queues.inject(job);
         self.notify();
         // The fence in `notify` stands between the push and this look.
-        if self.running.load(Ordering::Acquire) == 0 {
+        if self.running() == 0 {
             self.queues.drain().for_each(|job| job.cancel());
         }
     }

@@ -1,5 +1,7 @@
 //! Work-stealing mode: tasks that any worker runs, with the sockets and timers that all share.
 
+mod held_up;
+
 use super::harness::*;
 use corelane::net::{TcpListener, TcpStream, UdpSocket};
 use corelane::time::{Duration, Instant, sleep, timeout};
