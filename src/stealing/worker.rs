@@ -230,12 +230,23 @@ impl Worker {
         self.rested.set(true);
         if self.searcher.get() || self.pool.idle.search() {
             self.searcher.set(true);
-            if let Some(job) = self.pool.queues.steal(&self.local, self.random()) {
-                add(&self.shard.counters.steals, 1);
+            let queues = &self.pool.queues;
+            if let Some(job) = queues.take_injected(&self.local) {
+                return self.run_job(job);
+            }
+            if let Some(job) = queues.steal(&self.local, self.random()) {
+                // There was nothing before.
+                add(&self.shard.counters.steals, 1 + self.local.len() as u64);
                 return self.run_job(job);
             }
         }
         self.sleep(now);
+    }
+
+    /// Copies the counts to where others read them, with what the pool has counted.
+    fn publish(&self) {
+        add(&self.shard.home().counts().foreign_wakes, self.pool.take_foreign_wakes());
+        self.shard.publish();
     }
 
     /// xorshift: which worker to steal from first.
@@ -257,7 +268,7 @@ impl Worker {
             shared.reactor.drive(&mut driver, Some(Duration::ZERO), &mut woken);
         }
         self.shard.works();
-        self.shard.publish();
+        self.publish();
         self.wake(woken);
     }
 
@@ -272,7 +283,7 @@ impl Worker {
         let timeout = [timers, stop, self.shard.timers.next(now), guards.then_some(GUARD_INTERVAL)];
         let timeout = timeout.into_iter().flatten().min();
         add(&self.shard.counters.parks, 1);
-        self.shard.publish();
+        self.publish();
         self.seat.take(driver.is_some());
         pool.idle.sleep(self.index, self.searcher.replace(false));
         let unparker = self.shard.inbox().unparker();

@@ -1,5 +1,6 @@
 //! Work-stealing mode: tasks that any worker runs, with the sockets and timers that all share.
 
+mod counts;
 mod held_up;
 
 use super::harness::*;
