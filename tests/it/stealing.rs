@@ -1,6 +1,7 @@
 //! Work-stealing mode: tasks that any worker runs, with the sockets and timers that all share.
 
 mod counts;
+mod ends;
 mod held_up;
 
 use super::harness::*;
