@@ -3,6 +3,7 @@
 mod counts;
 mod ends;
 mod held_up;
+mod stress;
 
 use super::harness::*;
 use corelane::net::{TcpListener, TcpStream, UdpSocket};
