@@ -45,7 +45,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Something that an operator may want to know.
+/// Something that an operator may want to know. The shard is the one that found out; in work-stealing mode the same listener
+/// is accepted from by any.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -155,7 +156,7 @@ impl Builder {
             let (factory, settings, observer) =
                 (factory.clone(), self.settings.clone(), self.observer.clone());
             let task = handle.spawn_on(shard, move || {
-                serve_shard(shard, listeners, factory(shard), settings, observer)
+                serve_shard(listeners, factory(shard), settings, observer)
             });
             match task {
                 Ok(task) => shards.push(task),
@@ -207,9 +208,8 @@ impl Builder {
             listen::bind_all(&self.addresses, 1, self.backlog)?;
         let listeners = by_shard.into_iter().flatten().collect();
         let (settings, observer) = (self.settings, self.observer);
-        let first = ShardId::new(0);
-        let serving =
-            handle.spawn_on(first, move || serve_pool(listeners, service, settings, observer));
+        let serving = handle
+            .spawn_on(ShardId::new(0), move || serve_pool(listeners, service, settings, observer));
         match serving {
             Ok(task) => Ok(Server { addresses, shards: vec![task] }),
             Err(refused) => Err(cannot_start(refused)),
@@ -296,7 +296,6 @@ async fn all_ended(mut tasks: Vec<JoinHandle<Result<(), Died>>>) -> Result<(), D
 
 /// Serves one shard's listeners until the shutdown.
 async fn serve_shard<S, B>(
-    shard: ShardId,
     listeners: Vec<std::net::TcpListener>,
     service: S,
     settings: Settings,
@@ -314,7 +313,7 @@ where
         let serve = move |stream| {
             drop(crate::spawn_local(connection(stream, service.clone(), &settings, &drain)));
         };
-        crate::spawn_local(accept_all(shard, listener, serve, observer.clone()))
+        crate::spawn_local(accept_all(listener, serve, observer.clone()))
     };
     let tasks: Vec<_> = listeners.into_iter().map(accept).collect();
     // On its own, because the connections must be told even if every listener has died before.
@@ -346,7 +345,7 @@ where
         let serve = move |stream| {
             drop(crate::spawn(connection(stream, service.clone(), &settings, &drain)));
         };
-        crate::spawn(accept_all(ShardId::new(0), listener, serve, observer.clone()))
+        crate::spawn(accept_all(listener, serve, observer.clone()))
     };
     let tasks: Vec<_> = listeners.into_iter().map(accept).collect();
     drop(crate::spawn(async move {
@@ -358,7 +357,6 @@ where
 
 /// Accepts from one listener until the shutdown, and has each connection served.
 async fn accept_all(
-    shard: ShardId,
     listener: std::net::TcpListener,
     mut serve: impl FnMut(TcpStream),
     observer: Observer,
@@ -380,19 +378,26 @@ async fn accept_all(
         match accepted {
             None => break,
             Some(Ok(Accepted::Connection(stream, _peer))) => serve(stream),
-            Some(Ok(Accepted::Lost(error))) => observer(Event::AcceptLost { shard, error }),
+            Some(Ok(Accepted::Lost(error))) => {
+                observer(Event::AcceptLost { shard: this_shard(), error });
+            }
             Some(Ok(Accepted::Paused(error, pause))) => {
-                observer(Event::AcceptPaused { shard, error, pause })
+                observer(Event::AcceptPaused { shard: this_shard(), error, pause });
             }
             Some(Err(error)) => {
                 let copy = io::Error::new(error.kind(), error.to_string());
-                observer(Event::ListenerDied { shard, address, error: copy });
+                observer(Event::ListenerDied { shard: this_shard(), address, error: copy });
                 return Err(Died::Listener(address, error));
             }
         }
     }
     acceptor.drain().for_each(|(stream, _peer)| serve(stream));
     Ok(())
+}
+
+/// Where the task that accepts runs just now: in a pool, another worker each time.
+fn this_shard() -> ShardId {
+    ShardId::current().expect("it accepts on a runtime's shard")
 }
 
 /// The second future's output, or none if the first is ready.

@@ -1,7 +1,8 @@
-//! Who sleeps, who searches, and who is woken: the queues of a pool with two workers and a third thread that pushes.
+//! Who sleeps, who searches, and who is woken: the queues of a pool with two workers, and a third thread that pushes or one
+//! of the two that does.
 //!
 //! [`worker`] is a copy of what `stealing::worker` does between two tasks. Not modelled: the inside of crossbeam's deques
-//! (`sync/model.rs` has what they promise), sockets and timers, and the guard, which is a matter of time.
+//! (`sync/model.rs` has what they promise), sockets and timers. The guard is in `guard`.
 
 use super::{check, rejected, spawn};
 use crate::park::{Bell, Ring, Unparker};
@@ -33,6 +34,8 @@ struct Variant {
     /// The pusher has a queue of its own, as a worker has, and does not empty it.
     own_queue: bool,
     together: bool,
+    /// The second worker leaves when it has slept once, whatever there is to do.
+    leaves: bool,
     omission: Omission,
 }
 
@@ -45,6 +48,8 @@ enum Omission {
     Chain,
     /// To stop being the searcher before the last look.
     Resign,
+    /// To stop being the searcher before it leaves, and to wake another in its place.
+    Farewell,
 }
 
 const CORRECT: Variant = Variant {
@@ -52,6 +57,7 @@ const CORRECT: Variant = Variant {
     worker: Fault::Nothing,
     own_queue: false,
     together: false,
+    leaves: false,
     omission: Omission::Nothing,
 };
 
@@ -90,11 +96,13 @@ impl Shared {
     }
 }
 
-/// Runs tasks, searches and sleeps until all tasks have run.
+/// Runs tasks, searches and sleeps until all tasks have run, or it is to leave.
 fn worker(shared: &Shared, local: &Local<usize>) {
     let index = local.index();
     let mut searcher = false;
-    while !shared.is_done() {
+    let leaves = shared.variant.leaves && index == 1;
+    let mut slept = false;
+    while !shared.is_done() && !(leaves && slept) {
         if let Some(task) = local.pop(&shared.queues) {
             shared.found(&mut searcher);
             shared.run(task);
@@ -123,13 +131,18 @@ fn worker(shared: &Shared, local: &Local<usize>) {
         }
         unparker.awake();
         searcher |= shared.idle.wake(index);
+        slept = true;
+    }
+    if leaves && shared.variant.omission != Omission::Farewell {
+        if searcher {
+            shared.idle.found();
+        }
+        shared.notify();
     }
 }
 
-/// Two tasks are pushed one after the other; both workers run until both have run.
-fn pool(variant: Variant) {
-    let (queues, mut locals) = Queues::new(WORKERS + usize::from(variant.own_queue));
-    let shared = Arc::new(Shared {
+fn shared(queues: Queues<usize>, variant: Variant) -> Arc<Shared> {
+    Arc::new(Shared {
         queues,
         idle: Idle::new(),
         unparkers: [(); WORKERS].map(|()| Unparker::new(Bell::new())),
@@ -137,7 +150,38 @@ fn pool(variant: Variant) {
         ran: AtomicUsize::new(0),
         together: variant.together.then(Bell::new),
         variant,
-    });
+    })
+}
+
+fn assert_each_ran_once(shared: &Shared) {
+    for runs in &shared.runs {
+        assert_eq!(runs.load(Ordering::Relaxed), 1, "a task did not run once");
+    }
+}
+
+/// A worker pushes two tasks to its own queue, and takes them back unless the other is faster.
+fn own_tasks(variant: Variant) {
+    let (queues, mut locals) = Queues::new(WORKERS);
+    let shared = shared(queues, variant);
+    let second = locals.pop().expect("two workers");
+    let first = locals.pop().expect("two workers");
+    let there = shared.clone();
+    let other = spawn(variant.worker, move || worker(&there, &second));
+    commit(variant.pusher);
+    for task in 0..TASKS {
+        first.push(task);
+        shared.notify();
+    }
+    worker(&shared, &first);
+    commit(Fault::Nothing);
+    other.join().expect("no thread panics");
+    assert_each_ran_once(&shared);
+}
+
+/// Two tasks are pushed one after the other; both workers run until both have run.
+fn pool(variant: Variant) {
+    let (queues, mut locals) = Queues::new(WORKERS + usize::from(variant.own_queue));
+    let shared = shared(queues, variant);
     let own = if variant.own_queue { locals.pop() } else { None };
     let second = locals.pop().expect("two workers");
     let first = locals.pop().expect("two workers");
@@ -159,9 +203,7 @@ fn pool(variant: Variant) {
     for thread in [pusher, other] {
         thread.join().expect("no thread panics");
     }
-    for runs in &shared.runs {
-        assert_eq!(runs.load(Ordering::Relaxed), 1, "a task did not run once");
-    }
+    assert_each_ran_once(&shared);
 }
 
 /// Would catch a task that is pushed while the workers fall asleep and stays there, and one that runs twice.
@@ -182,7 +224,41 @@ fn the_one_that_has_found_something_wakes_the_next() {
     check(2, || pool(Variant { together: true, ..CORRECT }));
 }
 
+/// Would catch a last task that its worker and a thief both get, or neither.
+#[test]
+fn a_worker_takes_its_own_tasks_back_unless_they_are_stolen() {
+    check(3, || own_tasks(CORRECT));
+}
+
+/// Would catch the second of them left to a worker that is held up by the first.
+#[test]
+fn what_a_worker_does_not_take_back_is_stolen() {
+    check(3, || own_tasks(Variant { together: true, ..CORRECT }));
+}
+
+/// Would catch a task for which a worker was woken that leaves instead.
+#[test]
+fn a_worker_that_leaves_wakes_another_in_its_place() {
+    check(2, || pool(Variant { leaves: true, ..CORRECT }));
+}
+
 rejected! {
+    /// Owner and thief find the same task.
+    fn a_deque_whose_last_task_is_taken_in_two_steps() says "taken twice" {
+        let torn = Fault::TornUpdates;
+        check(3, move || own_tasks(Variant { pusher: torn, worker: torn, ..CORRECT }));
+    }
+
+    /// The thief's last look may come before the owner's push is seen.
+    fn an_owner_without_its_fence() says "deadlock" {
+        check(3, || own_tasks(Variant { pusher: Fault::NoFences, together: true, ..CORRECT }));
+    }
+
+    /// Everybody relies on a searcher that is gone.
+    fn a_searcher_that_leaves_without_a_word() says "deadlock" {
+        check(2, || pool(Variant { leaves: true, omission: Omission::Farewell, ..CORRECT }));
+    }
+
     /// A worker that has searched in vain may miss what was pushed meanwhile.
     fn a_worker_that_does_not_look_again() says "deadlock" {
         check(2, || pool(Variant { omission: Omission::LastLook, ..CORRECT }));

@@ -48,6 +48,10 @@ pub enum Mode {
     /// Each shard is a worker of one pool: what is spawned with [`spawn`](crate::spawn) is run by whichever worker has time
     /// for it, and sockets and timers are shared. What is spawned with [`spawn_local`](crate::spawn_local), and with
     /// [`Handle::spawn_on`], stays where it is.
+    ///
+    /// The thread of a [`Handle::block_on`] is no worker. Its future runs there, and so does what that spawns, with
+    /// [`spawn`](crate::spawn) too; nothing of it is stolen. To have something run by the pool, spawn it from one of the
+    /// workers, which are reached by [`Handle::spawn_on`] and [`Handle::submit_to`].
     WorkStealing,
 }
 

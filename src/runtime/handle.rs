@@ -67,6 +67,9 @@ impl Handle {
     /// Runs a future to its end on the calling thread, which becomes a shard of its own for that long: sockets, timers
     /// and `spawn_local` work in it, and [`Handle::current`] is this runtime. Tasks spawned in it are dropped at its end.
     ///
+    /// That is so in work-stealing mode as well: the thread is no worker, and what is spawned in it stays on it. A socket or
+    /// timer that a worker has polled before works in it, and is still looked after by the workers.
+    ///
     /// # Panics
     /// As [`block_on`](crate::block_on).
     #[track_caller]

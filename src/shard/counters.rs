@@ -55,7 +55,8 @@ counters! {
     io_polls,
     /// Wakes of a task by its own shard.
     local_wakes,
-    /// Wakes of a task by another thread. Several that arrive before the task runs count once.
+    /// Wakes of a task by another thread. Several that arrive before the task runs count once. In work-stealing mode also
+    /// those by threads that are no workers, of tasks that any worker may run; each counts at one worker or another.
     foreign_wakes,
     /// Calls and notices received from other threads.
     inbox_messages,
@@ -69,7 +70,7 @@ counters! {
     connections,
     /// Sockets that moved here from another shard.
     sockets_adopted,
-    /// Times a worker took tasks from others. Work-stealing mode only.
+    /// Tasks that a worker took out of another's queue. Work-stealing mode only.
     steals,
     /// Timers that fired.
     timers_fired,

@@ -12,6 +12,15 @@
 //! more) sees that nobody searches and that somebody sleeps.
 //!
 //! The fence of the worker is that of [`Unparker::announce`](crate::park::Unparker::announce), which it calls in between.
+//!
+//! While somebody works and others sleep, one of the sleepers is the *guard*, who wakes now and then to see whether the one
+//! that works is held up. The same fences see to it that there is one:
+//!
+//! ```text
+//! works:   was awake before; fence; if nobody guards and somebody sleeps: wakes one of the sleepers
+//! sleeps:  is the guard if somebody works and nobody guards; joins the sleepers; fence; sleeps, if it guards, or somebody
+//!          else does, or all sleep
+//! ```
 
 use crate::sync::{AtomicBool, AtomicU32, CachePadded, Mutex, Ordering, fence, lock};
 
@@ -21,6 +30,7 @@ pub(crate) struct Idle {
     /// How many sleep; written under the lock.
     count: AtomicU32,
     sleepers: Mutex<Vec<usize>>,
+    guarded: AtomicBool,
 }
 
 impl Idle {
@@ -29,6 +39,7 @@ impl Idle {
             searching: CachePadded::new(AtomicBool::new(false)),
             count: AtomicU32::new(0),
             sleepers: Mutex::new(Vec::new()),
+            guarded: AtomicBool::new(false),
         }
     }
 
@@ -86,9 +97,26 @@ impl Idle {
         }
     }
 
-    /// How many sleep, as of a moment ago.
-    pub(crate) fn sleeping(&self) -> usize {
-        self.count.load(Ordering::Relaxed) as usize
+    /// A worker out of `workers` is about to sleep. True: somebody works and nobody guards, and it is the guard now.
+    #[must_use]
+    pub(crate) fn take_guard(&self, workers: usize) -> bool {
+        let others_sleep = self.count.load(Ordering::Relaxed) as usize + 1 >= workers;
+        !others_sleep && !self.guarded.swap(true, Ordering::Relaxed)
+    }
+
+    /// The guard is awake.
+    pub(crate) fn leave_guard(&self) {
+        self.guarded.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.guarded.load(Ordering::Relaxed)
+    }
+
+    /// Whether one of `workers` may sleep without being the guard: another is, or there is nobody to look after. Asked
+    /// between the announcement and the sleep; whoever begins to work later will see this one among the sleepers.
+    pub(crate) fn needs_no_guard(&self, workers: usize) -> bool {
+        self.is_guarded() || lock(&self.sleepers).len() >= workers
     }
 
     /// A worker is awake. True: somebody has made it the searcher.

@@ -7,7 +7,7 @@ use crate::id::TaskId;
 use crate::mesh::inbox::Inbox;
 use crate::shard::fleet::Fleet;
 use crate::shard::shared::Shared;
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 use crate::table::Table;
 use crate::task::failure::drop_caught;
 use crate::task::join::JoinHandle;
@@ -26,12 +26,12 @@ pub(crate) struct Pool {
     /// Every task that has not ended. None: the pool has ended.
     tasks: Mutex<Option<Table<Job>>>,
     live: AtomicUsize,
+    /// Wakes by threads that are no workers, until a worker counts them as its own.
+    foreign_wakes: AtomicU64,
     /// Workers that still run.
     running: AtomicUsize,
     /// The workers are to end when no task is left.
     stopping: AtomicBool,
-    /// One of the sleeping workers looks now and then whether somebody is held up.
-    guarded: AtomicBool,
 }
 
 impl Pool {
@@ -49,8 +49,8 @@ impl Pool {
             inboxes: inboxes.into(),
             tasks: Mutex::new(Some(Table::new())),
             live: AtomicUsize::new(0),
+            foreign_wakes: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
-            guarded: AtomicBool::new(false),
         };
         (Arc::new(pool), locals)
     }
@@ -69,9 +69,23 @@ impl Pool {
         self.inboxes.len()
     }
 
+    /// Workers that have not left.
+    pub(super) fn running(&self) -> usize {
+        self.running.load(Ordering::Acquire)
+    }
+
     /// Tasks that have not ended.
     pub(crate) fn live(&self) -> usize {
         self.live.load(Ordering::SeqCst)
+    }
+
+    /// Wakes by threads that are no workers since the last call.
+    pub(super) fn take_foreign_wakes(&self) -> u64 {
+        // Only a look, as a rule: workers ask often.
+        match self.foreign_wakes.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.foreign_wakes.swap(0, Ordering::Relaxed),
+        }
     }
 
     /// After a push: wakes a worker that will search, if that is useful.
@@ -79,19 +93,6 @@ impl Pool {
         if let Some(worker) = self.idle.notify() {
             self.inboxes[worker].unpark();
         }
-    }
-
-    /// The right to be the one that looks now and then whether somebody is held up.
-    pub(super) fn take_guard(&self) -> bool {
-        !self.guarded.swap(true, Ordering::Relaxed)
-    }
-
-    pub(super) fn leave_guard(&self) {
-        self.guarded.store(false, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_guarded(&self) -> bool {
-        self.guarded.load(Ordering::Relaxed)
     }
 
     /// Wakes everybody.
@@ -141,14 +142,17 @@ impl Schedule for Pool {
             }
         });
         let Some(job) = job else { return };
-        if self.running.load(Ordering::Acquire) == 0 {
+        if self.running() == 0 {
             // Nobody would take it out of a queue.
             return job.cancel();
+        }
+        if why == Why::Woken {
+            self.foreign_wakes.fetch_add(1, Ordering::Relaxed);
         }
         self.queues.inject(job);
         self.notify();
         // The fence in `notify` stands between the push and this look.
-        if self.running.load(Ordering::Acquire) == 0 {
+        if self.running() == 0 {
             self.queues.drain().for_each(|job| job.cancel());
         }
     }

@@ -38,6 +38,8 @@ pub(crate) struct Worker {
     seat: crate::sync::Arc<Seat>,
     /// Whether it is the one worker that searches.
     searcher: Cell<bool>,
+    /// It has had nothing to do since it worked last.
+    rested: Cell<bool>,
     /// A task runs: it keeps this worker busy.
     running: Cell<bool>,
     until_injected: Cell<u32>,
@@ -61,6 +63,7 @@ impl Worker {
             index,
             seat,
             searcher: Cell::new(false),
+            rested: Cell::new(true),
             running: Cell::new(false),
             until_injected: Cell::new(INJECTED_STRIDE),
             random: Cell::new(index as u32 * 2 + 1),
@@ -86,8 +89,11 @@ impl Worker {
 
     /// The end: local tasks are dropped, and by the last worker, all others.
     pub(crate) fn close(&self) {
-        // However the loop ended: others may rely on its search.
-        self.stop_searching();
+        // However the loop ended: others may rely on its search, or that it guards or drives. One looks in its place.
+        if self.searcher.replace(false) {
+            self.pool.idle.found();
+        }
+        self.pool.notify();
         self.shard.close();
         enter_shard(&self.shard, || context::enter(self, || self.pool.leave(self.shard.fleet())));
     }
@@ -136,19 +142,19 @@ impl Worker {
 
     fn turn(&self) {
         self.run_jobs();
+        // What comes later is found before the worker sleeps: nothing runs here of which others do not know.
         if self.shard.has_work() {
-            // That may take long.
-            self.stop_searching();
+            self.begin_work();
+            self.shard.poll_tasks();
+            self.shard.read_inbox();
         }
-        self.shard.poll_tasks();
-        self.shard.read_inbox();
         let now = self.shard.look_at_clock();
         let counters = &self.shard.counters;
         let (fired, more) = self.shard.timers.fire(now, self.shard.limits().timers_per_turn);
         add(&counters.timers_fired, fired as u64);
         add(&counters.turns, 1);
         if more || self.has_work() || self.is_stopped() {
-            self.stop_searching();
+            self.begin_work();
             if self.shard.is_look_due(now) {
                 self.look(now);
             }
@@ -195,7 +201,7 @@ impl Worker {
     }
 
     fn run_job(&self, job: Job) {
-        self.stop_searching();
+        self.begin_work();
         self.shard.begin_poll();
         add(&self.shard.counters.polls, 1);
         self.running.set(true);
@@ -203,26 +209,44 @@ impl Worker {
         self.running.set(false);
     }
 
-    /// There is something to do. Who pushed while this worker searched has relied on it.
-    fn stop_searching(&self) {
-        if self.searcher.replace(false) {
-            self.pool.idle.found();
-            if self.pool.queues.has_any() {
-                self.pool.notify();
-            }
+    /// There is something to do, which may take long. Who pushed while this worker searched has relied on it; and who
+    /// sleeps relies on a guard.
+    fn begin_work(&self) {
+        if !self.rested.replace(false) {
+            return;
+        }
+        let idle = &self.pool.idle;
+        let searched = self.searcher.replace(false);
+        if searched {
+            idle.found();
+        }
+        if !idle.is_guarded() || (searched && self.pool.queues.has_any()) {
+            self.pool.notify();
         }
     }
 
     /// Nothing to do here: takes a task from elsewhere, or sleeps.
     fn search(&self, now: Instant) {
+        self.rested.set(true);
         if self.searcher.get() || self.pool.idle.search() {
             self.searcher.set(true);
-            if let Some(job) = self.pool.queues.steal(&self.local, self.random()) {
-                add(&self.shard.counters.steals, 1);
+            let queues = &self.pool.queues;
+            if let Some(job) = queues.take_injected(&self.local) {
+                return self.run_job(job);
+            }
+            if let Some(job) = queues.steal(&self.local, self.random()) {
+                // There was nothing before.
+                add(&self.shard.counters.steals, 1 + self.local.len() as u64);
                 return self.run_job(job);
             }
         }
         self.sleep(now);
+    }
+
+    /// Copies the counts to where others read them, with what the pool has counted.
+    fn publish(&self) {
+        add(&self.shard.home().counts().foreign_wakes, self.pool.take_foreign_wakes());
+        self.shard.publish();
     }
 
     /// xorshift: which worker to steal from first.
@@ -244,7 +268,7 @@ impl Worker {
             shared.reactor.drive(&mut driver, Some(Duration::ZERO), &mut woken);
         }
         self.shard.works();
-        self.shard.publish();
+        self.publish();
         self.wake(woken);
     }
 
@@ -253,20 +277,20 @@ impl Worker {
         let shared = &pool.shared;
         let mut driver = shared.reactor.try_drive();
         // While somebody works, one of those who sleep has an eye on it.
-        let others_sleep = pool.idle.sleeping() + 1 >= pool.len();
-        let guards = !others_sleep && pool.take_guard();
+        let guards = pool.idle.take_guard(pool.running());
         let timers = driver.as_ref().and_then(|_| shared.sleep(now));
         let stop = self.shard.stopping().map(|stop| stop.saturating_duration_since(now));
         let timeout = [timers, stop, self.shard.timers.next(now), guards.then_some(GUARD_INTERVAL)];
         let timeout = timeout.into_iter().flatten().min();
         add(&self.shard.counters.parks, 1);
-        self.shard.publish();
+        self.publish();
         self.seat.take(driver.is_some());
         pool.idle.sleep(self.index, self.searcher.replace(false));
         let unparker = self.shard.inbox().unparker();
         unparker.announce();
         let mut woken = self.woken.take();
         let stays = pool.idle.sleeps(self.index)
+            && (guards || pool.idle.needs_no_guard(pool.running()))
             && self.shard.inbox().is_empty()
             && (!pool.queues.has_any() || pool.idle.another_searches(self.index))
             && !(self.shard.stopping().is_some() && self.is_done());
@@ -286,7 +310,7 @@ impl Worker {
         }
         drop(driver);
         if guards {
-            pool.leave_guard();
+            pool.idle.leave_guard();
             if let Some(job) = pool.queues.rescue(&mut self.seen.borrow_mut()) {
                 add(&self.shard.counters.steals, 1);
                 self.local.push(job);
@@ -304,12 +328,5 @@ impl Worker {
             wake_counted(waker);
         }
         self.woken.replace(woken);
-        // From here on nobody waits for sockets. If this worker should be held up, somebody must notice.
-        if !self.pool.is_guarded() && (self.searcher.get() || self.has_work()) {
-            if self.searcher.replace(false) {
-                self.pool.idle.found();
-            }
-            self.pool.notify();
-        }
     }
 }

@@ -456,12 +456,20 @@ impl<T> Items<T> {
     fn pop(&self) -> Option<T> {
         let mut len = self.len();
         while len > 0 {
+            if fault() == Fault::TornUpdates {
+                self.len.store(len - 1, Ordering::Release);
+                return Some(self.taken());
+            }
             // Acquire, partner: the update in `push`.
             match self.len.compare_exchange(len, len - 1, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return self.list().pop_front(),
+                Ok(_) => return Some(self.taken()),
                 Err(actual) => len = actual,
             }
         }
         None
+    }
+
+    fn taken(&self) -> T {
+        self.list().pop_front().expect("an item was taken twice")
     }
 }

@@ -207,6 +207,8 @@ impl Sleep {
         if let Some(shared) = shard.shared() {
             let key = shared.arm(self.deadline, context.waker().clone());
             self.timer = Timer::Pooled(shared.clone(), key);
+            // Any worker will do: it says that there was one, when all are gone.
+            self.home.get_or_insert_with(|| shard.inbox().clone());
             return Some(Poll::Pending);
         }
         if !self.is_home(shard) {

@@ -16,25 +16,30 @@ mod tokio_traits;
 mod udp;
 mod unix;
 
-use corelane::Runtime;
 use corelane::net::{TcpListener, TcpStream, UnixStream};
+use corelane::{Mode, Runtime};
 use std::future::Future;
 use std::io;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 /// How long a test may take before it counts as hanging. It measures nothing.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
 
-/// Runs `body` twice, in `corelane::block_on` and on a shard of a runtime, and fails if it does not come to an end.
+/// Runs `body` in `corelane::block_on`, on a shard of a runtime and on a worker of a pool, and fails if it does not come to
+/// an end.
 fn run<F: Future<Output = ()> + 'static>(body: impl Fn() -> F + Send + Sync + 'static) {
     within_reason(move || {
         corelane::block_on(body());
-        let runtime = two_shards().unwrap_or_else(|| shards("1"));
-        let last = runtime.handle().shards().last().expect("a shard");
-        let task = runtime.handle().spawn_on(last, body).expect("a shard with room");
-        runtime.block_on(task).expect("no panic");
+        let body = Arc::new(body);
+        let pool = Runtime::builder().mode(Mode::WorkStealing).start().expect("started");
+        for runtime in [two_shards().unwrap_or_else(|| shards("1")), pool] {
+            let last = runtime.handle().shards().last().expect("a shard");
+            let body = body.clone();
+            let task = runtime.handle().spawn_on(last, move || body()).expect("a shard with room");
+            runtime.block_on(task).expect("no panic");
+        }
     });
 }
 

@@ -1,5 +1,10 @@
 //! Work-stealing mode: tasks that any worker runs, with the sockets and timers that all share.
 
+mod counts;
+mod ends;
+mod held_up;
+mod stress;
+
 use super::harness::*;
 use corelane::net::{TcpListener, TcpStream, UdpSocket};
 use corelane::time::{Duration, Instant, sleep, timeout};

@@ -24,7 +24,8 @@ const IN_POOL: u64 = u64::MAX;
 
 impl<S: Socket> Source<S> {
     /// Registers with the pool of the worker that polls. The shards it has been registered with let go, unless somebody
-    /// waits there. `homes` are locked by the caller.
+    /// waits there. `homes` are locked by the caller, which has seen that no shard holds bytes of the socket; from here on
+    /// none will: only the shard where a socket is registered gathers, for whoever has the socket to himself meanwhile.
     pub(super) fn join_pool(
         &self,
         shared: &Arc<Shared>,

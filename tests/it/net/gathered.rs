@@ -2,7 +2,7 @@
 
 use corelane::http::Io;
 use corelane::net::TcpStream;
-use corelane::{HostedShard, Limits, block_on};
+use corelane::{HostedShard, Limits, Mode, Runtime, block_on};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use hyper::rt::{Read as _, ReadBuf, Write as _};
 use socket2::SockRef;
@@ -402,6 +402,42 @@ fn a_home_that_ends_with_bytes_unsent_leaves_an_error_and_no_gap() {
             })
         });
         turn_until(&[&second], || read.is_finished());
+    });
+}
+
+#[test]
+fn bytes_that_a_shard_has_lost_are_missing_in_a_pool_too() {
+    super::within_reason(|| {
+        let shard = hosted();
+        let (mut io, mut peer) = pair_at(&shard);
+        fill(&shard, &mut io);
+        drop(shard);
+        // The kernel has room again.
+        peer.set_nonblocking(true).expect("a socket");
+        let mut bytes = vec![0; 1 << 16];
+        while let Ok(1..) = peer.read(&mut bytes) {}
+        let pool = Runtime::builder().mode(Mode::WorkStealing).start().expect("started");
+        let first = pool.handle().shards().next().expect("a worker");
+        let (tell, told) = mpsc::channel();
+        let task = pool.handle().spawn_on(first, move || async move {
+            let mut stream = io.into_inner();
+            // Whatever registers it there.
+            assert!(futures::poll!(stream.read(&mut [0])).is_pending());
+            tell.send(()).expect("somebody listens");
+            for _ in 0..2 {
+                let error = stream.write(b"more").await.expect_err("bytes are missing");
+                assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+                let error = stream.try_write(b"more").expect_err("bytes are missing");
+                assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+            }
+            // What the peer says can still be read.
+            let mut answer = [0; 6];
+            stream.read_exact(&mut answer).await.expect("read");
+            assert_eq!(&answer, b"answer");
+        });
+        told.recv().expect("it is registered");
+        peer.write_all(b"answer").expect("written");
+        block_on(task.expect("there is room")).expect("no panic");
     });
 }
 

@@ -1,0 +1,64 @@
+//! What a pool counts.
+
+use super::{run, workers};
+use crate::harness::*;
+use corelane::{Handle, spawn};
+use std::sync::mpsc;
+use std::task::Poll;
+
+fn sum(handle: &Handle, count: impl Fn(&corelane::ShardStats) -> u64) -> u64 {
+    handle.stats().iter().map(count).sum()
+}
+
+#[test]
+fn every_task_that_is_stolen_counts() {
+    const TASKS: u64 = 100;
+    within_reason(|| {
+        let runtime = workers(2);
+        let (done, all_done) = mpsc::channel();
+        let (unblock, blocked) = mpsc::channel::<()>();
+        drop(runtime.handle().spawn_on(FIRST, move || async move {
+            drop(spawn(async move {
+                for _ in 0..TASKS {
+                    let done = done.clone();
+                    drop(spawn(async move { done.send(()).expect("somebody listens") }));
+                }
+                // As a task that must not does: the other worker has to take them all.
+                let _ = blocked.recv_timeout(HANGS_AFTER);
+            }));
+        }));
+        for _ in 0..TASKS {
+            all_done.recv_timeout(HANGS_AFTER / 2).expect("the other worker takes over");
+        }
+        drop(unblock);
+        // That which spawned them may have been stolen as well.
+        let steals = || sum(runtime.handle(), |stats| stats.steals);
+        eventually("they are counted", || (TASKS..=TASKS + 1).contains(&steals()));
+    });
+}
+
+#[test]
+fn wakes_by_threads_that_are_no_workers_count() {
+    const WAKES: u64 = 50;
+    within_reason(|| {
+        let runtime = workers(2);
+        let (tell, told) = mpsc::channel();
+        run(runtime.handle(), async move {
+            drop(spawn(std::future::poll_fn(move |context| {
+                let _ = tell.send(context.waker().clone());
+                Poll::<()>::Pending
+            })));
+        });
+        let wakes = || sum(runtime.handle(), |stats| stats.foreign_wakes);
+        let before = wakes();
+        for _ in 0..WAKES {
+            let waker = told.recv_timeout(HANGS_AFTER / 2).expect("polled");
+            // Whichever worker has polled it does something else by now.
+            for shard in [FIRST, SECOND] {
+                on(runtime.handle(), shard, || ());
+            }
+            waker.wake();
+        }
+        eventually("all are counted", || wakes() >= before + WAKES);
+    });
+}
