@@ -145,8 +145,8 @@ impl Worker {
         // What comes later is found before the worker sleeps: nothing runs here of which others do not know.
         if self.shard.has_work() {
             self.begin_work();
-            self.shard.poll_tasks();
             self.shard.read_inbox();
+            self.shard.poll_tasks();
         }
         let now = self.shard.look_at_clock();
         let counters = &self.shard.counters;
