@@ -7,6 +7,7 @@
 
 mod answer;
 mod connection;
+pub(crate) mod meter;
 mod tally;
 
 use super::compare::process;
@@ -17,6 +18,7 @@ use crate::time::sleep_until;
 use crate::topology::Cores;
 use clap::Args;
 use connection::{Schedule, Target, Turnstile};
+use meter::{Meter, Shares};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -121,8 +123,8 @@ pub(crate) struct Outcome {
     pub(crate) latencies: Vec<(u64, u64)>,
     /// By kind.
     pub(crate) errors: BTreeMap<String, u64>,
-    /// Share of its threads' time in which it used a CPU.
-    pub(crate) busy: f64,
+    /// Of its busiest thread.
+    pub(crate) generator: Shares,
 }
 
 /// Sends and measures; returns the exit status.
@@ -168,27 +170,22 @@ fn measure(options: &Options) -> Result<Outcome, Box<dyn std::error::Error>> {
             |refused| format!("a thread of the load generator takes no work: {refused}"),
         )?);
     }
-    let own = std::process::id();
-    let used = runtime.block_on(async {
+    runtime.block_on(async {
         sleep_until(from).await;
         if options.json {
             tell(BEGIN);
         }
-        let before = process::cpu_time(own);
         sleep_until(until).await;
         if options.json {
             tell(END);
         }
-        process::cpu_time(own).zip(before).map(|(after, before)| after.total() - before.total())
     });
     let mut total = Tally::default();
     for part in parts {
         let part = runtime.block_on(part).map_err(|error| error.to_string())?;
         total.merge(&part);
     }
-    let seconds = options.duration;
-    let busy = used.unwrap_or_default().as_secs_f64() / (seconds * threads as f64);
-    Ok(total.outcome(seconds, busy))
+    Ok(total.outcome(options.duration))
 }
 
 /// The share of one thread.
@@ -232,6 +229,10 @@ async fn drive(part: Part, span: Span, options: Options, target: Target) -> Tall
         let (target, tally) = (target.clone(), tally.clone());
         tasks.push(crate::spawn_local(connection::keep_asking(target, tally, schedule, gate)));
     }
+    sleep_until(span.from).await;
+    let meter = Meter::start();
+    sleep_until(span.until).await;
+    tally.worked(meter.stop());
     sleep_until(span.until + LINGER).await;
     // Dropped, each counts the requests that it still owes.
     tasks.iter().for_each(JoinHandle::abort);

@@ -23,6 +23,12 @@ fn run(arguments: &[&str]) -> Output {
     corelane(arguments).output().expect("started")
 }
 
+/// The CPUs that this process may use.
+fn cpus() -> Vec<usize> {
+    let all = core_affinity::get_core_ids().expect("a mask");
+    all.into_iter().map(|core| core.id).collect()
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

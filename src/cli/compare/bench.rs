@@ -86,7 +86,8 @@ impl Bench<'_> {
             system_micros: used.cpu.system.as_micros() as u64,
             context_switches: used.switches,
             rss_bytes: rss,
-            generator_busy: outcome.busy,
+            generator_busy: outcome.generator.busy,
+            generator_waited: outcome.generator.waited,
             per_core: told.as_ref().map(Stats::per_core).unwrap_or_default(),
             crossed: told.as_ref().and_then(Stats::crossed),
         })

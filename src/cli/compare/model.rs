@@ -86,8 +86,11 @@ pub(crate) struct Round {
     pub(crate) context_switches: u64,
     /// Resident memory at the end of the round.
     pub(crate) rss_bytes: u64,
-    /// Share of the CPUs it may use that the load generator used: 1.0 is all of them.
+    /// Share of its time in which the generator's busiest thread had a CPU, or waited for one: 1.0 is all of it.
     pub(crate) generator_busy: f64,
+    /// Share of that thread's time in which it waited for a CPU that others had.
+    #[serde(default)]
+    pub(crate) generator_waited: f64,
     /// Requests by the core, shard or worker that served them, if the contender tells.
     pub(crate) per_core: Vec<u64>,
     /// What crossed between cores, if the contender tells.

@@ -21,12 +21,6 @@ pub(crate) struct CpuTime {
     pub(crate) system: Duration,
 }
 
-impl CpuTime {
-    pub(crate) fn total(self) -> Duration {
-        self.user + self.system
-    }
-}
-
 impl Sub for CpuTime {
     type Output = CpuTime;
 

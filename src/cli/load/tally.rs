@@ -1,6 +1,7 @@
 //! What the connections of one thread count.
 
 use super::Outcome;
+use super::meter::Shares;
 use hdrhistogram::Histogram;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -43,13 +44,15 @@ pub(super) struct Tally {
     requests: u64,
     latencies: Histogram<u64>,
     errors: BTreeMap<&'static str, u64>,
+    /// Of the busiest thread.
+    generator: Shares,
 }
 
 impl Default for Tally {
     fn default() -> Self {
         let latencies =
             Histogram::new_with_bounds(1, LONGEST, DIGITS).expect("bounds that a histogram takes");
-        Tally { requests: 0, latencies, errors: BTreeMap::new() }
+        Tally { requests: 0, latencies, errors: BTreeMap::new(), generator: Shares::default() }
     }
 }
 
@@ -64,9 +67,10 @@ impl Tally {
         for (kind, count) in &other.errors {
             *self.errors.entry(kind).or_default() += count;
         }
+        self.generator = self.generator.busier(other.generator);
     }
 
-    pub(super) fn outcome(&self, seconds: f64, busy: f64) -> Outcome {
+    pub(super) fn outcome(&self, seconds: f64) -> Outcome {
         let bins = self.latencies.iter_recorded();
         Outcome {
             seconds,
@@ -75,7 +79,7 @@ impl Tally {
                 .map(|bin| (bin.value_iterated_to(), bin.count_since_last_iteration()))
                 .collect(),
             errors: self.errors.iter().map(|(&kind, &count)| (kind.to_owned(), count)).collect(),
-            busy,
+            generator: self.generator,
         }
     }
 }
@@ -123,6 +127,11 @@ impl Shared {
         self.until
     }
 
+    /// What the thread did with its time.
+    pub(super) fn worked(&self, shares: Shares) {
+        self.tally.borrow_mut().generator = shares;
+    }
+
     /// The counts; nothing is added any more.
     pub(super) fn close(&self) -> Tally {
         self.tally.take()
@@ -143,13 +152,20 @@ pub(super) fn describe(outcome: &Outcome) -> String {
     for (kind, count) in &outcome.errors {
         let _ = writeln!(text, "{count:>10} errors: {kind}");
     }
-    if outcome.busy > 0.9 {
-        let _ = writeln!(
+    let Shares { busy, waited } = outcome.generator;
+    let (busy, waited) = (busy * 100.0, waited * 100.0);
+    let _ = match outcome.generator {
+        shares if !shares.is_saturated() => Ok(()),
+        shares if shares.is_crowded() => writeln!(
             text,
-            "the generator used {:.0} % of its threads' time: the server may be faster than this",
-            outcome.busy * 100.0
-        );
-    }
+            "the generator and others wanted the same CPUs: a thread of it was busy for {busy:.0} % of its time, {waited:.0} % of \
+             it waiting for a CPU"
+        ),
+        _ => writeln!(
+            text,
+            "the generator was the limit: a thread of it was busy for {busy:.0} % of its time; the server may be faster than this"
+        ),
+    };
     text.trim_end().to_owned()
 }
 

@@ -1,7 +1,9 @@
 //! The load generator.
 
-use super::{answers, made_up, read_head, run, text};
+use super::{answers, cpus, made_up, read_head, run, text};
+use crate::process;
 use crate::serve::program::Serve;
+use crate::serve::until;
 use std::io::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -143,6 +145,30 @@ fn a_connection_that_was_closed_between_two_requests_is_no_error() {
     let figures = measured(&format!("http://{address}/"), &["-c", "2"]);
     assert!(number(&figures, "requests") > 10.0, "{figures}");
     assert_eq!(figures["errors"], serde_json::json!({}));
+}
+
+/// A thread that would run and is given no CPU is as busy as one that runs.
+#[test]
+fn a_generator_that_waits_for_a_cpu_says_so() {
+    if !process::has("taskset", &["--version"]) {
+        return eprintln!("SKIPPED: there is no taskset");
+    }
+    let cpu = cpus()[0].to_string();
+    let (reader, _leash) = std::io::pipe().expect("a pipe");
+    let burning = ["burn", "--percent", "100", "--cpu", &cpu];
+    let neighbour = Serve::with_arguments(&burning).stdin(reader).spawn();
+    until("the neighbour burns", || neighbour.out.so_far().contains(&"burning".to_owned()));
+    let server = Serve::new(&[]).start();
+    let url = format!("http://{}/", server.address());
+    let flags = ["load", &url, "--json", "--duration", "0.5", "--warmup", "0.1", "--threads", "1"];
+    let load = Serve::with_arguments(&flags).under(&["taskset", "-c", &cpu]);
+    let (status, out, err) = load.run_to_its_end();
+    assert!(status.success(), "{err:?}");
+    let figures: serde_json::Value =
+        serde_json::from_str(out.last().expect("figures")).expect("JSON");
+    let generator = &figures["generator"];
+    let (busy, waited) = (number(generator, "busy"), number(generator, "waited"));
+    assert!(waited > 0.1 && busy > waited, "{figures}");
 }
 
 #[test]
