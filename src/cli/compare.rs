@@ -85,7 +85,7 @@ pub(super) struct Options {
     connections: Option<u32>,
 
     /// Seconds of a round. Default: 5; with --quick 1.5.
-    #[arg(long, value_parser = load::seconds)]
+    #[arg(long, value_parser = load::span)]
     duration: Option<f64>,
 
     /// Rounds. Default: 5; with --quick 3.

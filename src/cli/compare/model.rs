@@ -73,12 +73,13 @@ pub(crate) struct Round {
     /// Which round: those with the same number ran one after the other.
     pub(crate) number: u32,
     pub(crate) seconds: f64,
-    /// Answered in time and in order.
+    /// Answered in order, and before the round was over.
     pub(crate) requests: u64,
     /// Latencies: value in microseconds and how often it was seen, in ascending order; the bins of an HdrHistogram with
     /// three digits.
     pub(crate) latencies: Vec<(u64, u64)>,
-    /// By kind: "connect", "read", "write", "timeout", "status", "garbage".
+    /// By kind: "connect", "read", "write", "timeout", "status", "garbage", "unanswered" (at the end of the round, and
+    /// after a time of grace), "idle" (silent connections that were not there at the end).
     pub(crate) errors: BTreeMap<String, u64>,
     /// CPU time of the contender's process.
     pub(crate) user_micros: u64,
