@@ -7,6 +7,7 @@
 
 mod bench;
 pub(crate) mod contender;
+mod guard;
 pub(crate) mod model;
 pub(crate) mod process;
 mod report;
@@ -36,7 +37,7 @@ pub(super) enum Command {
     Contender(contender::Options),
     /// Runs a program until standard input ends.
     #[command(hide = true)]
-    Guard(process::Guard),
+    Guard(guard::Guard),
     /// Takes most of one CPU until standard input ends.
     #[command(hide = true)]
     Burn(process::Burn),
@@ -49,7 +50,7 @@ impl Command {
             Command::Compare(options) => run(options),
             Command::Load(options) => load::run(options),
             Command::Contender(options) => contender::run(options),
-            Command::Guard(options) => process::guard(options),
+            Command::Guard(options) => guard::guard(options),
             Command::Burn(options) => process::burn(options),
         }
     }

@@ -33,7 +33,7 @@ const NEVER: Duration = Duration::from_secs(30);
 
 /// Looks until there is something to be seen.
 #[track_caller]
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(seen) = look() {

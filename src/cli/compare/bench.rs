@@ -3,6 +3,7 @@
 use super::Options;
 use super::model::{Crossed, Round};
 use super::process::{self, Running};
+use super::run::Stop;
 use super::scenario::Work;
 use crate::cli::load;
 use serde::Deserialize;
@@ -31,6 +32,8 @@ pub(super) enum Source {
 pub(super) struct Bench<'a> {
     pub(super) options: &'a Options,
     pub(super) work: &'a Work,
+    /// A round that is under way is given up then.
+    pub(super) stop: &'a Stop,
     pub(super) threads: usize,
     pub(super) first_cpu: usize,
 }
@@ -49,11 +52,11 @@ impl Bench<'_> {
     /// It cannot be started, is never ready, answers garbage, or dies.
     pub(super) fn round(&self, source: &Source, number: u32) -> Result<Round, String> {
         let mut server = self.start(source)?;
-        server.wait_until_it_answers()?;
+        server.wait_until_it_answers(self.stop)?;
         let _neighbour = self.work.neighbour.then(|| self.neighbour()).transpose()?;
         let mut load = self.load(server.address)?;
         let warmup = Duration::from_secs_f64(self.options.warmup());
-        load.line(warmup + READY_WITHIN, |line| (line == load::BEGIN).then_some(()))?;
+        load.line(warmup + READY_WITHIN, self.stop, |line| (line == load::BEGIN).then_some(()))?;
         // Of a program that is not ours the process is its guard's: nothing to measure.
         let own = matches!(source, Source::Own(_));
         let pid = server.process.as_ref().filter(|_| own).map(Running::pid);
@@ -61,12 +64,12 @@ impl Bench<'_> {
         let told = Stats::of(server.address);
         let span = Duration::from_secs_f64(self.options.seconds());
         // Before the generator closes its connections, and a thread for each ends.
-        load.line(span + READY_WITHIN, |line| (line == load::END).then_some(()))?;
+        load.line(span + READY_WITHIN, self.stop, |line| (line == load::END).then_some(()))?;
         let used = pid.map(Used::by).zip(before).map(|(after, before)| after.since(&before));
         let told = Stats::of(server.address).zip(told).map(|(after, before)| after.since(&before));
         let rss = pid.map_or(0, process::resident);
         let outcome: load::Outcome =
-            load.line(READY_WITHIN, |line| serde_json::from_str(line).ok())?;
+            load.line(READY_WITHIN, self.stop, |line| serde_json::from_str(line).ok())?;
         if let Some(status) = server.process.as_mut().and_then(|it| it.ended(Duration::ZERO)) {
             return Err(format!("it ended while it was measured: {status}"));
         }
@@ -103,7 +106,7 @@ impl Bench<'_> {
                     .args(["--threads", &self.threads.to_string()])
                     .args(["--first-cpu", &self.first_cpu.to_string()]);
                 let mut process = Running::start(name, &mut command)?;
-                let address = process.line(READY_WITHIN, |line| {
+                let address = process.line(READY_WITHIN, self.stop, |line| {
                     line.strip_prefix("listening on http://")?.parse().ok()
                 })?;
                 Ok(Server { address, process: Some(process) })
@@ -126,7 +129,7 @@ impl Bench<'_> {
         let mut command = own()?;
         command.args(["burn", "--cpu", &self.first_cpu.to_string()]);
         let mut process = Running::start("the neighbour", &mut command)?;
-        process.line(READY_WITHIN, |line| (line == "burning").then_some(()))?;
+        process.line(READY_WITHIN, self.stop, |line| (line == "burning").then_some(()))?;
         Ok(process)
     }
 
@@ -170,12 +173,15 @@ fn free_address() -> Result<SocketAddr, String> {
 
 impl Server {
     /// # Errors
-    /// It ends, does not answer in time, or what it answers is not HTTP.
-    fn wait_until_it_answers(&mut self) -> Result<(), String> {
+    /// It ends, does not answer in time, what it answers is not HTTP, or somebody wants everything to end.
+    fn wait_until_it_answers(&mut self, stop: &Stop) -> Result<(), String> {
         let until = Instant::now() + READY_WITHIN;
         loop {
             if let Some(status) = self.process.as_mut().and_then(|it| it.ended(Duration::ZERO)) {
                 return Err(format!("it ended before it answered: {status}"));
+            }
+            if stop.is_requested() {
+                return Err("it was interrupted".to_owned());
             }
             match get(self.address, "/") {
                 Ok(answer) if answer.starts_with("HTTP/1.") => return Ok(()),

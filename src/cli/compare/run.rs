@@ -23,14 +23,14 @@ pub(super) const OURS: [(&str, &str); 6] = [
 
 /// Whether somebody wants it to end.
 #[derive(Default)]
-pub(super) struct Stop(AtomicBool);
+pub(crate) struct Stop(AtomicBool);
 
 impl Stop {
     pub(super) fn request(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    fn is_requested(&self) -> bool {
+    pub(super) fn is_requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -76,7 +76,7 @@ pub(super) fn run(options: &Options, stop: &Stop, show: impl Fn(&str)) -> Result
             contenders: entrants.iter().map(Entrant::empty).collect(),
         };
         let first_cpu = placement.cpus.first().map_or(0, |cpu| cpu.0);
-        let bench = Bench { options, work: &scenario.work, threads, first_cpu };
+        let bench = Bench { options, work: &scenario.work, stop, threads, first_cpu };
         for number in 0..options.rounds() {
             for step in 0..entrants.len() {
                 let index = (step + number as usize) % entrants.len();
@@ -91,7 +91,7 @@ pub(super) fn run(options: &Options, stop: &Stop, show: impl Fn(&str)) -> Result
                             progress.rate = Some(round.requests as f64 / round.seconds);
                             contender.rounds.push(round);
                         }
-                        // A child may have been ended by the same Ctrl-C.
+                        // That is why it has failed.
                         Err(_) if stop.is_requested() => {}
                         Err(failure) => contender.failure = Some(failure),
                     }

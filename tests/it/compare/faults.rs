@@ -1,11 +1,14 @@
 //! Contenders that die, refuse, answer garbage or never become ready; interruptions; ends of processes.
 
 use super::{answers, corelane, is_gone, made_up, run, text};
+use crate::serve::eventually;
 use crate::serve::program::Serve;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::time::Duration;
+use std::process::{Child, Stdio};
 
 /// Flags of a run that takes little time.
 const SHORT: [&str; 6] = ["--duration", "0.3", "--rounds", "2", "--scenario", "few"];
@@ -132,56 +135,153 @@ fn family(pid: u32) -> Vec<u32> {
     all
 }
 
-/// Starts a long run, waits until its children are there, ends it by `signal`, and returns its status.
-fn ended_by(signal: rustix::process::Signal, out: &Path) -> std::process::ExitStatus {
+/// The words with which a process was started; none if it is gone.
+fn words(pid: u32) -> Vec<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    text(&line).split_terminator('\0').map(str::to_owned).collect()
+}
+
+/// Waits until the family of `pid` has a member whose words have this one among them, and returns all of them and that one.
+fn family_with(pid: u32, word: &str) -> (Vec<u32>, u32) {
+    eventually(&format!("{word} runs"), || {
+        let all = family(pid);
+        let found = all.iter().copied().find(|&one| words(one).iter().any(|it| it == word))?;
+        Some((all, found))
+    })
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill_process(process(pid), signal).expect("sent");
+}
+
+fn process(pid: u32) -> Pid {
+    Pid::from_raw(pid as i32).expect("a process")
+}
+
+/// A program that starts a server and waits for it, as an argument of `compare`: the contender x. Its server has the word
+/// `blocking` on its command line.
+fn program_that_forks(directory: &Path) -> String {
+    let script = directory.join("forks.sh");
+    let server = env!("CARGO_BIN_EXE_corelane");
+    fs::write(&script, format!("{server} contender blocking --listen $1 & wait\n"))
+        .expect("written");
+    format!("x=sh {} {{addr}}", script.display())
+}
+
+/// A run, and the processes below it at a moment when a program's round is under way.
+struct Running {
+    child: Child,
+    family: Vec<u32>,
+}
+
+/// Starts a run of so many rounds, in a process group of its own, and waits until a program that has started another is
+/// measured for the second time.
+fn running(out: &Path, rounds: &str) -> Running {
+    let command = program_that_forks(out);
+    let out = out.join("report");
     let out = out.to_str().expect("a path");
-    let flags = [
-        "compare",
-        "--out",
-        out,
-        "--duration",
-        "0.2",
-        "--rounds",
-        "1000",
-        "--scenario",
-        "few",
-        "--contender",
-        "thread-per-core",
-        "--contender",
-        "tokio",
-        "--command",
-        "x=sleep 1000",
-    ];
-    let mut child = corelane(&flags).spawn().expect("started");
-    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-    // When the second round of the first begins, both have been measured.
-    let told = lines.map_while(Result::ok).any(|line| line.contains("round 3: thread-per-core"));
+    let few = ["--duration", "0.5", "--scenario", "few", "--connections", "1", "--rounds", rounds];
+    let who = ["--contender", "thread-per-core", "--command", &command];
+    let mut child = corelane(&[&["compare", "--out", out], &few[..], &who].concat())
+        .process_group(0)
+        .spawn()
+        .expect("started");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let told = lines.by_ref().map_while(Result::ok).any(|line| line.contains("round 2: x"));
     assert!(told, "it ended before");
-    let mut family = family(child.id());
-    while family.len() < 3 {
-        std::thread::sleep(Duration::from_millis(1));
-        family = self::family(child.id());
+    // Nobody shall be held up by what is said.
+    std::thread::spawn(move || lines.for_each(drop));
+    let (family, _) = family_with(child.id(), "blocking");
+    family_with(child.id(), "load");
+    Running { child, family }
+}
+
+impl Running {
+    /// Waits for its end, and until all below it are gone.
+    fn ends(mut self) -> Option<i32> {
+        let status = self.child.wait().expect("it ends");
+        assert!(self.family.into_iter().all(is_gone), "a child is left");
+        status.code()
     }
-    let pid = rustix::process::Pid::from_raw(child.id() as i32).expect("a process");
-    rustix::process::kill_process(pid, signal).expect("sent");
-    let status = child.wait().expect("it ends");
-    assert!(family.into_iter().all(is_gone), "a child is left");
-    status
+}
+
+/// Nobody has failed, and what was measured is there.
+fn was_interrupted(out: &Path) {
+    let report = report(&out.join("report"));
+    assert_eq!(report["interrupted"], true);
+    for name in ["thread-per-core", "x"] {
+        let (failure, rounds) = contender(&report, name);
+        assert_eq!((failure, rounds >= 1), (&serde_json::Value::Null, true), "{name}");
+    }
 }
 
 #[test]
 fn ctrl_c_ends_the_children_and_writes_what_was_measured() {
     let directory = tempfile::tempdir().expect("a directory");
-    let status = ended_by(rustix::process::Signal::INT, directory.path());
-    assert_eq!(status.code(), Some(130));
-    let report = report(directory.path());
-    assert_eq!(report["interrupted"], true);
-    assert!(contender(&report, "tokio").1 >= 1);
+    let run = running(directory.path(), "1000");
+    signal(run.child.id(), Signal::INT);
+    assert_eq!(run.ends(), Some(130));
+    was_interrupted(directory.path());
+}
+
+/// As a terminal sends it: to every process of the group in front.
+#[test]
+fn ctrl_c_at_a_terminal_makes_no_contender_fail() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = running(directory.path(), "1000");
+    kill_process_group(process(run.child.id()), Signal::INT).expect("sent");
+    assert_eq!(run.ends(), Some(130));
+    was_interrupted(directory.path());
 }
 
 #[test]
 fn no_child_outlives_its_parent() {
     let directory = tempfile::tempdir().expect("a directory");
-    let status = ended_by(rustix::process::Signal::KILL, directory.path());
-    assert_eq!(status.code(), None);
+    let run = running(directory.path(), "1000");
+    signal(run.child.id(), Signal::KILL);
+    assert_eq!(run.ends(), None);
+}
+
+#[test]
+fn a_guard_that_is_killed_leaves_nobody_and_its_contender_has_failed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = running(directory.path(), "4");
+    let (_, guard) = family_with(run.child.id(), "guard");
+    signal(guard, Signal::KILL);
+    assert_eq!(run.ends(), Some(0));
+    let report = report(&directory.path().join("report"));
+    assert_eq!(contender(&report, "thread-per-core"), (&serde_json::Value::Null, 4));
+    let (failure, rounds) = contender(&report, "x");
+    assert!(failure.as_str().is_some_and(|it| it.contains("SIGKILL")), "{failure}");
+    assert!(rounds < 4, "{rounds}");
+}
+
+/// `guard` with these words, which must end in `sleep 1000`; and the processes below it, once that runs.
+fn guarded(command: &[&str]) -> (Child, Vec<u32>) {
+    let words = [&["guard", "--"], command].concat();
+    let guard = corelane(&words).stdin(Stdio::piped()).spawn().expect("started");
+    let family = eventually("it sleeps", || {
+        let all = family(guard.id());
+        all.iter().any(|&one| self::words(one) == ["sleep", "1000"]).then_some(all)
+    });
+    (guard, family)
+}
+
+#[test]
+fn a_program_ends_with_a_guard_that_is_killed() {
+    let (mut guard, family) = guarded(&["sleep", "1000"]);
+    guard.kill().expect("sent");
+    guard.wait().expect("it ends");
+    assert!(family.into_iter().all(is_gone), "it is left");
+}
+
+/// Also what has left the group and the session, and has lost its parent.
+#[test]
+fn a_guard_ends_whatever_its_program_has_started() {
+    for script in ["setsid sleep 1000 & wait", "(setsid sleep 1000 &); exec tail -f /dev/null"] {
+        let (mut guard, family) = guarded(&["sh", "-c", script]);
+        drop(guard.stdin.take());
+        assert!(guard.wait().expect("it ends").success());
+        assert!(family.into_iter().all(is_gone), "{script}: something is left");
+    }
 }
