@@ -3,7 +3,9 @@
 mod contenders;
 mod faults;
 mod load;
+mod output;
 mod page;
+mod places;
 
 use super::harness::HANGS_AFTER;
 use std::io::{Read, Write};

@@ -2,6 +2,7 @@
 
 use super::Options;
 use super::model::{Crossed, Round};
+use super::places::Places;
 use super::process::{self, Running};
 use super::run::Stop;
 use super::scenario::Work;
@@ -34,8 +35,7 @@ pub(super) struct Bench<'a> {
     pub(super) work: &'a Work,
     /// A round that is under way is given up then.
     pub(super) stop: &'a Stop,
-    pub(super) threads: usize,
-    pub(super) first_cpu: usize,
+    pub(super) places: &'a Places,
 }
 
 /// A contender that answers.
@@ -103,9 +103,8 @@ impl Bench<'_> {
                 let mut command = own()?;
                 command
                     .args(["contender", name, "--listen", "127.0.0.1:0", "--parent-pipe"])
-                    .args(["--threads", &self.threads.to_string()])
-                    .args(["--first-cpu", &self.first_cpu.to_string()]);
-                let mut process = Running::start(name, &mut command)?;
+                    .args(["--threads", &self.threads().to_string()]);
+                let mut process = Running::start(name, &mut command, &self.places.contenders)?;
                 let address = process.line(READY_WITHIN, self.stop, |line| {
                     line.strip_prefix("listening on http://")?.parse().ok()
                 })?;
@@ -116,19 +115,21 @@ impl Bench<'_> {
                 let fill = |word: &str| {
                     word.replace("{addr}", &address.to_string())
                         .replace("{port}", &address.port().to_string())
-                        .replace("{threads}", &self.threads.to_string())
+                        .replace("{threads}", &self.threads().to_string())
                 };
                 let mut command = own()?;
                 command.args(["guard", "--"]).args(words.split_whitespace().map(fill));
-                Ok(Server { address, process: Some(Running::start(words, &mut command)?) })
+                let process = Running::start(words, &mut command, &self.places.contenders)?;
+                Ok(Server { address, process: Some(process) })
             }
         }
     }
 
     fn neighbour(&self) -> Result<Running, String> {
         let mut command = own()?;
-        command.args(["burn", "--cpu", &self.first_cpu.to_string()]);
-        let mut process = Running::start("the neighbour", &mut command)?;
+        let cpu = self.places.first();
+        command.args(["burn", "--cpu", &cpu.0.to_string()]);
+        let mut process = Running::start("the neighbour", &mut command, &[cpu])?;
         process.line(READY_WITHIN, self.stop, |line| (line == "burning").then_some(()))?;
         Ok(process)
     }
@@ -138,7 +139,7 @@ impl Bench<'_> {
         let mut command = own()?;
         command
             .args(["load", &format!("http://{address}{}", work.path), "--json", "--parent-pipe"])
-            .args(["--connections", &work.connections.count(self.threads).to_string()])
+            .args(["--connections", &work.connections.count(self.threads()).to_string()])
             .args(["--duration", &self.options.seconds().to_string()])
             .args(["--warmup", &self.options.warmup().to_string()])
             .args(["--pipeline", &work.pipeline.to_string()])
@@ -155,7 +156,12 @@ impl Bench<'_> {
         if let Some(rate) = self.options.rate {
             command.args(["--rate", &rate.to_string()]);
         }
-        Running::start("the load generator", &mut command)
+        Running::start("the load generator", &mut command, &self.places.generator)
+    }
+
+    /// Threads that serve.
+    fn threads(&self) -> usize {
+        self.places.contenders.len()
     }
 }
 

@@ -17,6 +17,9 @@ pub(crate) struct Report {
     /// When it began: as `2026-11-25 09:30 UTC`.
     pub(crate) date: String,
     pub(crate) machine: Machine,
+    /// Each contender and what it is made of: packages and their versions, or "unknown".
+    #[serde(default)]
+    pub(crate) versions: Vec<(String, String)>,
     /// Seconds of one round, without its warm-up.
     pub(crate) seconds: f64,
     /// Rounds that were wanted for each contender.
@@ -32,6 +35,12 @@ pub(crate) struct Machine {
     pub(crate) cpu: String,
     /// CPUs that this process may use.
     pub(crate) cpus: usize,
+    /// The CPUs that the contenders were confined to. A server that ran already is not among them.
+    #[serde(default)]
+    pub(crate) contender_cpus: Vec<usize>,
+    /// The CPUs that the load generator was confined to.
+    #[serde(default)]
+    pub(crate) generator_cpus: Vec<usize>,
     pub(crate) memory_bytes: u64,
     pub(crate) kernel: String,
     /// Of this program.

@@ -7,6 +7,8 @@
 //! Each child leads a process group of its own, so Ctrl-C at a terminal reaches the parent alone, which ends the others in order.
 
 use super::run::Stop;
+use crate::id::CpuId;
+use crate::sys::affinity::AffinityMask;
 use crate::sys::process::{has_ended, kill_group};
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -101,14 +103,18 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts `command`, called `name` in errors. Its standard output is read line by line.
+    /// Starts `command`, called `name` in errors, to run on these CPUs only. Its standard output is read line by line.
     ///
     /// # Errors
-    /// The program cannot be started.
-    pub(crate) fn start(name: &str, command: &mut Command) -> Result<Running, String> {
+    /// The program cannot be started there.
+    pub(crate) fn start(
+        name: &str,
+        command: &mut Command,
+        cpus: &[CpuId],
+    ) -> Result<Running, String> {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-        let mut child =
-            command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
+        let mut child = spawn_on(cpus, command)
+            .map_err(|error| format!("{name} cannot be started: {error}"))?;
         let leash = child.stdin.take();
         let (send, lines) = mpsc::channel();
         if let Some(out) = child.stdout.take() {
@@ -190,6 +196,16 @@ impl Drop for Running {
     }
 }
 
+/// Starts a process that may run on these CPUs only, and whatever it starts too: it inherits the mask of the thread that starts
+/// it.
+fn spawn_on(cpus: &[CpuId], command: &mut Command) -> io::Result<Child> {
+    let own = AffinityMask::current()?;
+    AffinityMask::of(cpus)?.apply_to_current_thread()?;
+    let child = command.spawn();
+    own.apply_to_current_thread()?;
+    child
+}
+
 fn read_lines(out: ChildStdout, lines: mpsc::Sender<String>) -> io::Result<()> {
     let read = move || {
         for line in BufReader::new(out).lines().map_while(Result::ok) {
@@ -214,7 +230,7 @@ pub(crate) struct Burn {
 
 /// Computes until standard input ends.
 pub(crate) fn burn(options: &Burn) -> ExitCode {
-    let cpu = crate::id::CpuId(options.cpu);
+    let cpu = CpuId(options.cpu);
     let prepared = crate::sys::affinity::pin_current_thread(cpu).and_then(|()| end_with_parent());
     if let Err(error) = prepared {
         eprintln!("corelane: no neighbour on {cpu}: {error}");

@@ -18,7 +18,7 @@ fn compare(out: &Path, flags: &[&str]) -> std::process::Output {
     run(&[&["compare", "--out", out], &SHORT[..], flags].concat())
 }
 
-fn report(out: &Path) -> serde_json::Value {
+pub(super) fn report(out: &Path) -> serde_json::Value {
     let text = fs::read_to_string(out.join("report.json")).expect("a report");
     serde_json::from_str(&text).expect("JSON")
 }
@@ -82,7 +82,11 @@ fn a_server_that_runs_already_takes_part() {
         &["--contender", "tokio", "--contender", &format!("mine=http://{}", server.address())],
     );
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(contender(&report(directory.path()), "mine").1, 2);
+    let report = report(directory.path());
+    assert_eq!(contender(&report, "mine").1, 2);
+    let versions = &report["versions"];
+    assert_eq!(versions[1], serde_json::json!(["mine", "unknown"]));
+    assert!(versions[0][1].as_str().is_some_and(|it| it.contains("hyper 1.")), "{versions}");
     // Drawn again it is the same.
     let again = tempfile::tempdir().expect("a directory");
     let (from, out) = (directory.path().join("report.json"), again.path());
@@ -112,12 +116,20 @@ fn what_makes_no_sense_is_refused_at_once() {
         (&["--command", "nothing"], "NAME=COMMAND"),
         (&["--cores", "4000"], "4000"),
         (&["--from", "/no/such/file"], "cannot be read"),
+        (&["--rate", "0"], "--rate"),
         (&["--from", file.to_str().expect("a path")], "no report of this program"),
     ] {
         let output = compare(directory.path(), flags);
         assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", text(&output.stderr));
         assert!(text(&output.stderr).contains(says), "{flags:?}: {}", text(&output.stderr));
     }
+}
+
+#[test]
+fn no_time_is_no_duration() {
+    let output = run(&["compare", "--duration", "0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("--duration"), "{}", text(&output.stderr));
 }
 
 /// The processes below `pid`, and it.
@@ -142,7 +154,7 @@ fn words(pid: u32) -> Vec<String> {
 }
 
 /// Waits until the family of `pid` has a member whose words have this one among them, and returns all of them and that one.
-fn family_with(pid: u32, word: &str) -> (Vec<u32>, u32) {
+pub(super) fn family_with(pid: u32, word: &str) -> (Vec<u32>, u32) {
     eventually(&format!("{word} runs"), || {
         let all = family(pid);
         let found = all.iter().copied().find(|&one| words(one).iter().any(|it| it == word))?;
@@ -150,7 +162,7 @@ fn family_with(pid: u32, word: &str) -> (Vec<u32>, u32) {
     })
 }
 
-fn signal(pid: u32, signal: Signal) {
+pub(super) fn signal(pid: u32, signal: Signal) {
     kill_process(process(pid), signal).expect("sent");
 }
 

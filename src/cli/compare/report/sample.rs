@@ -94,7 +94,9 @@ pub(super) fn report(scenarios: Vec<Scenario>) -> Report {
             memory_bytes: 8 << 30,
             kernel: "Linux 6.12.0".into(),
             version: "0.1.0".into(),
+            ..Machine::default()
         },
+        versions: Vec::new(),
         seconds: 10.0,
         rounds: 5,
         interrupted: false,
