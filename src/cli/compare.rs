@@ -175,6 +175,8 @@ fn measure(options: &Options, output: &Output) -> Result<Report, String> {
     // Now, and not when everything has been measured.
     output.prepare()?;
     let stop = interrupted()?;
+    crate::sys::process::adopt_descendants()
+        .map_err(|error| format!("what contenders leave behind cannot be adopted: {error}"))?;
     // For the contenders and the generator: thousands of connections each.
     crate::sys::files::raise_limit();
     Ok(run::run(plan, &stop, show))

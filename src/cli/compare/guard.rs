@@ -2,7 +2,7 @@
 //!
 //! The guard adopts what the program starts and lets go, so nothing gets away by losing its parent. The program itself is
 //! started by way of this one (`--parent`), which asks the system to be killed with the guard and then becomes the program: so it
-//! does not outlive a guard that was killed. What it has started is then left to whoever started the guard, by their process group.
+//! does not outlive a guard that was killed. What it has started is then left to whoever started the guard.
 
 use crate::sys::process::{adopt_descendants, die_with_parent, kill_descendants};
 use std::io::{self, Read, Write};

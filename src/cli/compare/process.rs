@@ -2,7 +2,8 @@
 //!
 //! A child that is a program of ours ends when its standard input does, so it cannot outlive its parent however that dies. A
 //! child that is not runs under `corelane guard`, which does the same for it and for whatever that has started; and if the guard
-//! itself is killed, the program is killed by the system, and its process group by the parent.
+//! itself is killed, the program is killed by the system, and the rest by the parent: its group at once, all others when the round
+//! is over.
 //!
 //! Each child leads a process group of its own, so Ctrl-C at a terminal reaches the parent alone, which ends the others in order.
 

@@ -7,6 +7,7 @@ use super::places::Places;
 use super::scenario;
 use super::versions::made_of;
 use crate::sync::{AtomicBool, Ordering};
+use crate::sys::process::kill_descendants;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -101,7 +102,10 @@ pub(super) fn run(plan: Plan, stop: &Stop, show: impl Fn(&str)) -> Report {
                     break;
                 }
                 if contender.failure.is_none() {
-                    match bench.round(&entrants[index].source, number) {
+                    let round = bench.round(&entrants[index].source, number);
+                    // Whatever has left its group, and its guard was killed. Nobody else is left now.
+                    kill_descendants();
+                    match round {
                         Ok(round) => {
                             progress.rate = Some(round.requests as f64 / round.seconds);
                             contender.rounds.push(round);

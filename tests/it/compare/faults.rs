@@ -170,12 +170,12 @@ fn process(pid: u32) -> Pid {
     Pid::from_raw(pid as i32).expect("a process")
 }
 
-/// A program that starts a server and waits for it, as an argument of `compare`: the contender x. Its server has the word
+/// A program that starts a server in a session of its own and waits for it, as an argument of `compare`: the contender x. Its server has the word
 /// `blocking` on its command line.
 fn program_that_forks(directory: &Path) -> String {
     let script = directory.join("forks.sh");
     let server = env!("CARGO_BIN_EXE_corelane");
-    fs::write(&script, format!("{server} contender blocking --listen $1 & wait\n"))
+    fs::write(&script, format!("setsid {server} contender blocking --listen $1 & wait\n"))
         .expect("written");
     format!("x=sh {} {{addr}}", script.display())
 }
