@@ -16,6 +16,7 @@ mod report;
 mod run;
 mod scenario;
 mod versions;
+mod words;
 
 use super::{CANNOT_START, load};
 use crate::signal::ctrl_c;
@@ -80,7 +81,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "NAME[=URL]")]
     contender: Vec<String>,
 
-    /// One more contender: NAME=COMMAND, in which {addr}, {port} and {threads} are filled in. It must answer at / soon after it
+    /// One more contender: NAME=COMMAND, in which {addr}, {port} and {threads} are filled in; quotes keep words together. It must answer at / soon after it
     /// has started.
     #[arg(long, value_name = "NAME=COMMAND")]
     command: Vec<String>,

@@ -25,8 +25,8 @@ pub(super) enum Source {
     Own(String),
     /// It runs already.
     At(SocketAddr),
-    /// A program to be started.
-    Command(String),
+    /// A program to be started: its words.
+    Command(Vec<String>),
 }
 
 /// What stays the same for all rounds of a scenario.
@@ -112,14 +112,14 @@ impl Bench<'_> {
             }
             Source::Command(words) => {
                 let address = free_address()?;
-                let fill = |word: &str| {
+                let fill = |word: &String| {
                     word.replace("{addr}", &address.to_string())
                         .replace("{port}", &address.port().to_string())
                         .replace("{threads}", &self.threads().to_string())
                 };
                 let mut command = own()?;
-                command.args(["guard", "--"]).args(words.split_whitespace().map(fill));
-                let process = Running::start(words, &mut command, &self.places.contenders)?;
+                command.args(["guard", "--"]).args(words.iter().map(fill));
+                let process = Running::start("the guard", &mut command, &self.places.contenders)?;
                 Ok(Server { address, process: Some(process) })
             }
         }

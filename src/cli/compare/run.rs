@@ -6,6 +6,7 @@ use super::model::{Contender, FORMAT, Machine, Report, Scenario};
 use super::places::Places;
 use super::scenario;
 use super::versions::made_of;
+use super::words::words;
 use crate::sync::{AtomicBool, Ordering};
 use crate::sys::process::kill_descendants;
 use std::io::{IsTerminal, Write};
@@ -187,10 +188,13 @@ fn entrants(options: &Options) -> Result<Vec<Entrant>, String> {
                 "--command {text}: wanted NAME=COMMAND, as 'mine=./my-server --listen {{addr}}'"
             )
         })?;
+        let words = words(command).filter(|words| !words.is_empty()).ok_or_else(|| {
+            format!("--command {text}: a quote is not closed, or there is nothing to start")
+        })?;
         chosen.push(Entrant {
             name: name.to_owned(),
             architecture: name.to_owned(),
-            source: Source::Command(command.to_owned()),
+            source: Source::Command(words),
         });
     }
     let twice = chosen.iter().enumerate().find(|(index, entrant)| {

@@ -117,6 +117,7 @@ fn what_makes_no_sense_is_refused_at_once() {
         (&["--cores", "4000"], "4000"),
         (&["--from", "/no/such/file"], "cannot be read"),
         (&["--rate", "0"], "--rate"),
+        (&["--command", "x=sh -c 'server"], "a quote is not closed"),
         (&["--from", file.to_str().expect("a path")], "no report of this program"),
     ] {
         let output = compare(directory.path(), flags);
@@ -170,14 +171,11 @@ fn process(pid: u32) -> Pid {
     Pid::from_raw(pid as i32).expect("a process")
 }
 
-/// A program that starts a server in a session of its own and waits for it, as an argument of `compare`: the contender x. Its server has the word
-/// `blocking` on its command line.
-fn program_that_forks(directory: &Path) -> String {
-    let script = directory.join("forks.sh");
+/// The contender x as an argument of `compare`: a program that starts a server in a session of its own and waits for it. The server
+/// has the word `blocking` on its command line.
+fn program_that_forks() -> String {
     let server = env!("CARGO_BIN_EXE_corelane");
-    fs::write(&script, format!("setsid {server} contender blocking --listen $1 & wait\n"))
-        .expect("written");
-    format!("x=sh {} {{addr}}", script.display())
+    format!("x=sh -c 'setsid {server} contender blocking --listen {{addr}} & wait'")
 }
 
 /// A run, and the processes below it at a moment when a program's round is under way.
@@ -189,7 +187,7 @@ struct Running {
 /// Starts a run of so many rounds, in a process group of its own, and waits until a program that has started another is
 /// measured for the second time.
 fn running(out: &Path, rounds: &str) -> Running {
-    let command = program_that_forks(out);
+    let command = program_that_forks();
     let out = out.join("report");
     let out = out.to_str().expect("a path");
     let few = ["--duration", "0.5", "--scenario", "few", "--connections", "1", "--rounds", rounds];

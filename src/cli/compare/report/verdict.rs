@@ -413,7 +413,7 @@ fn caveats(report: &Report, entries: &[Vec<Entry>]) -> Vec<Line> {
     if let Some(names) = saturated(Saturation::Crowded) {
         lines.push(note(format!(
             "the load generator and the server wanted the same CPUs in {names}: what one of them takes the \
-             other lacks, so differences there are those of both together, and smaller than the servers' own"
+             other lacks, so differences there are those of both together, not of the servers alone"
         )));
     }
     lines.push(note(format!(
