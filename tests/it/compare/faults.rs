@@ -1,6 +1,6 @@
 //! Contenders that die, refuse, answer garbage or never become ready; interruptions; ends of processes.
 
-use super::{answers, corelane, is_gone, made_up, run, text};
+use super::{Ends, answers, corelane, is_gone, made_up, run, text};
 use crate::serve::eventually;
 use crate::serve::program::Serve;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 /// Flags of a run that takes little time.
 const SHORT: [&str; 6] = ["--duration", "0.3", "--rounds", "2", "--scenario", "few"];
@@ -180,7 +180,7 @@ fn program_that_forks() -> String {
 
 /// A run, and the processes below it at a moment when a program's round is under way.
 struct Running {
-    child: Child,
+    child: Ends,
     family: Vec<u32>,
 }
 
@@ -192,25 +192,26 @@ fn running(out: &Path, rounds: &str) -> Running {
     let out = out.to_str().expect("a path");
     let few = ["--duration", "0.5", "--scenario", "few", "--connections", "1", "--rounds", rounds];
     let who = ["--contender", "thread-per-core", "--command", &command];
-    let mut child = corelane(&[&["compare", "--out", out], &few[..], &who].concat())
+    let child = corelane(&[&["compare", "--out", out], &few[..], &who].concat())
         .process_group(0)
         .spawn()
         .expect("started");
-    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut child = Ends(child);
+    let mut lines = BufReader::new(child.0.stderr.take().expect("piped")).lines();
     let told = lines.by_ref().map_while(Result::ok).any(|line| line.contains("round 2: x"));
     assert!(told, "it ended before");
     // Nobody shall be held up by what is said.
     std::thread::spawn(move || lines.for_each(drop));
-    let (family, _) = family_with(child.id(), "blocking");
-    family_with(child.id(), "load");
+    let (family, _) = family_with(child.0.id(), "blocking");
+    family_with(child.0.id(), "load");
     Running { child, family }
 }
 
 impl Running {
     /// Waits for its end, and until all below it are gone.
     fn ends(mut self) -> Option<i32> {
-        let status = self.child.wait().expect("it ends");
-        assert!(self.family.into_iter().all(is_gone), "a child is left");
+        let status = self.child.0.wait().expect("it ends");
+        assert!(self.family.iter().copied().all(is_gone), "a child is left");
         status.code()
     }
 }
@@ -229,7 +230,7 @@ fn was_interrupted(out: &Path) {
 fn ctrl_c_ends_the_children_and_writes_what_was_measured() {
     let directory = tempfile::tempdir().expect("a directory");
     let run = running(directory.path(), "1000");
-    signal(run.child.id(), Signal::INT);
+    signal(run.child.0.id(), Signal::INT);
     assert_eq!(run.ends(), Some(130));
     was_interrupted(directory.path());
 }
@@ -239,7 +240,7 @@ fn ctrl_c_ends_the_children_and_writes_what_was_measured() {
 fn ctrl_c_at_a_terminal_makes_no_contender_fail() {
     let directory = tempfile::tempdir().expect("a directory");
     let run = running(directory.path(), "1000");
-    kill_process_group(process(run.child.id()), Signal::INT).expect("sent");
+    kill_process_group(process(run.child.0.id()), Signal::INT).expect("sent");
     assert_eq!(run.ends(), Some(130));
     was_interrupted(directory.path());
 }
@@ -248,7 +249,7 @@ fn ctrl_c_at_a_terminal_makes_no_contender_fail() {
 fn no_child_outlives_its_parent() {
     let directory = tempfile::tempdir().expect("a directory");
     let run = running(directory.path(), "1000");
-    signal(run.child.id(), Signal::KILL);
+    signal(run.child.0.id(), Signal::KILL);
     assert_eq!(run.ends(), None);
 }
 
@@ -256,7 +257,7 @@ fn no_child_outlives_its_parent() {
 fn a_guard_that_is_killed_leaves_nobody_and_its_contender_has_failed() {
     let directory = tempfile::tempdir().expect("a directory");
     let run = running(directory.path(), "4");
-    let (_, guard) = family_with(run.child.id(), "guard");
+    let (_, guard) = family_with(run.child.0.id(), "guard");
     signal(guard, Signal::KILL);
     assert_eq!(run.ends(), Some(0));
     let report = report(&directory.path().join("report"));
@@ -267,11 +268,11 @@ fn a_guard_that_is_killed_leaves_nobody_and_its_contender_has_failed() {
 }
 
 /// `guard` with these words, which must end in `sleep 1000`; and the processes below it, once that runs.
-fn guarded(command: &[&str]) -> (Child, Vec<u32>) {
+fn guarded(command: &[&str]) -> (Ends, Vec<u32>) {
     let words = [&["guard", "--"], command].concat();
-    let guard = corelane(&words).stdin(Stdio::piped()).spawn().expect("started");
+    let guard = Ends(corelane(&words).stdin(Stdio::piped()).spawn().expect("started"));
     let family = eventually("it sleeps", || {
-        let all = family(guard.id());
+        let all = family(guard.0.id());
         all.iter().any(|&one| self::words(one) == ["sleep", "1000"]).then_some(all)
     });
     (guard, family)
@@ -280,8 +281,8 @@ fn guarded(command: &[&str]) -> (Child, Vec<u32>) {
 #[test]
 fn a_program_ends_with_a_guard_that_is_killed() {
     let (mut guard, family) = guarded(&["sleep", "1000"]);
-    guard.kill().expect("sent");
-    guard.wait().expect("it ends");
+    guard.0.kill().expect("sent");
+    guard.0.wait().expect("it ends");
     assert!(family.into_iter().all(is_gone), "it is left");
 }
 
@@ -290,8 +291,8 @@ fn a_program_ends_with_a_guard_that_is_killed() {
 fn a_guard_ends_whatever_its_program_has_started() {
     for script in ["setsid sleep 1000 & wait", "(setsid sleep 1000 &); exec tail -f /dev/null"] {
         let (mut guard, family) = guarded(&["sh", "-c", script]);
-        drop(guard.stdin.take());
-        assert!(guard.wait().expect("it ends").success());
+        drop(guard.0.stdin.take());
+        assert!(guard.0.wait().expect("it ends").success());
         assert!(family.into_iter().all(is_gone), "{script}: something is left");
     }
 }

@@ -176,7 +176,7 @@ fn what_is_never_answered_is_an_error_with_its_age() {
 fn what_is_answered_after_the_time_has_a_latency_and_is_no_throughput() {
     let address = made_up(|mut stream| {
         while read_head(&mut stream) {
-            std::thread::sleep(Duration::from_millis(400));
+            std::thread::sleep(Duration::from_millis(450));
             if stream.write_all(OK).is_err() {
                 return;
             }

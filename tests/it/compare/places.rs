@@ -1,7 +1,7 @@
 //! Where the contenders and the load generator run.
 
 use super::faults::{family_with, report, signal};
-use super::{corelane, cpus};
+use super::{Ends, corelane, cpus};
 use rustix::process::Signal;
 use std::fs;
 
@@ -38,16 +38,14 @@ fn contenders_have_the_cpus_that_were_asked_for_and_the_generator_the_others() {
     for name in ["tokio", "thread-per-core", "thread-per-connection"] {
         let flags = ["--scenario", "few", "--duration", "1", "--rounds", "100", "--out", out];
         let who = ["compare", "--cores", &cores, "--contender", name];
-        let mut run = corelane(&[&who[..], &flags].concat()).spawn().expect("started");
-        let (_, contender) = family_with(run.id(), "contender");
-        let (_, load) = family_with(run.id(), "load");
+        let mut run = Ends(corelane(&[&who[..], &flags].concat()).spawn().expect("started"));
+        let (_, contender) = family_with(run.0.id(), "contender");
+        let (_, load) = family_with(run.0.id(), "load");
         let (served, loaded) = (of_threads(contender), of_threads(load));
         assert!(!served.is_empty() && served.iter().all(|mask| mask == &[*last]), "{served:?}");
         assert!(!loaded.is_empty() && loaded.iter().all(|mask| mask == others), "{loaded:?}");
-        // When something has been measured there is a report.
-        let _ = family_with(run.id(), "contender");
-        signal(run.id(), Signal::INT);
-        assert_eq!(run.wait().expect("it ends").code(), Some(130));
+        signal(run.0.id(), Signal::INT);
+        assert_eq!(run.0.wait().expect("it ends").code(), Some(130));
         let report = report(directory.path());
         assert_eq!(report["machine"]["contender_cpus"], serde_json::json!([last]));
         assert_eq!(report["machine"]["generator_cpus"], serde_json::json!(others));
