@@ -14,13 +14,12 @@
 #
 #     benches/load-agrees.sh [rounds]
 #
-# Needs two CPUs, taskset, wrk and oha (cargo install oha --root /tmp/oha --locked).
+# Needs two CPUs, taskset, wrk and oha (cargo install oha --locked).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rounds=${1:-5}
 connections=32
 rate=200
-PATH=$PATH:/tmp/oha/bin
 for tool in taskset wrk oha; do
     command -v "$tool" >/dev/null || { echo "there is no $tool" >&2; exit 2; }
 done
