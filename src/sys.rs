@@ -7,5 +7,7 @@ pub(crate) mod errno;
 pub(crate) mod fifo;
 #[cfg(feature = "compare")]
 pub(crate) mod files;
+#[cfg(feature = "compare")]
+pub(crate) mod process;
 pub(crate) mod socket;
 pub(crate) mod thread;

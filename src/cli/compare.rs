@@ -7,16 +7,22 @@
 
 mod bench;
 pub(crate) mod contender;
+mod guard;
 pub(crate) mod model;
+mod output;
+mod places;
 pub(crate) mod process;
 mod report;
 mod run;
 mod scenario;
+mod versions;
+mod words;
 
 use super::{CANNOT_START, load};
 use crate::signal::ctrl_c;
 use clap::{Args, Subcommand};
 use model::Report;
+use output::Output;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -36,7 +42,7 @@ pub(super) enum Command {
     Contender(contender::Options),
     /// Runs a program until standard input ends.
     #[command(hide = true)]
-    Guard(process::Guard),
+    Guard(guard::Guard),
     /// Takes most of one CPU until standard input ends.
     #[command(hide = true)]
     Burn(process::Burn),
@@ -49,7 +55,7 @@ impl Command {
             Command::Compare(options) => run(options),
             Command::Load(options) => load::run(options),
             Command::Contender(options) => contender::run(options),
-            Command::Guard(options) => process::guard(options),
+            Command::Guard(options) => guard::guard(options),
             Command::Burn(options) => process::burn(options),
         }
     }
@@ -75,7 +81,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "NAME[=URL]")]
     contender: Vec<String>,
 
-    /// One more contender: NAME=COMMAND, in which {addr}, {port} and {threads} are filled in. It must answer at / soon after it
+    /// One more contender: NAME=COMMAND, in which {addr}, {port} and {threads} are filled in; quotes keep words together. It must answer at / soon after it
     /// has started.
     #[arg(long, value_name = "NAME=COMMAND")]
     command: Vec<String>,
@@ -85,14 +91,15 @@ pub(super) struct Options {
     connections: Option<u32>,
 
     /// Seconds of a round. Default: 5; with --quick 1.5.
-    #[arg(long, value_parser = load::seconds)]
+    #[arg(long, value_parser = load::span)]
     duration: Option<f64>,
 
     /// Rounds. Default: 5; with --quick 3.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
 
-    /// CPUs that the contenders get: all, or a count.
+    /// CPUs that the contenders run on, and no others: all, a count, or a list, as 0,2-3. The load generator has those that are
+    /// left, or all if none is. A server that runs already stays where it is.
     #[arg(long, default_value = "all")]
     cores: crate::topology::Cores,
 
@@ -104,9 +111,10 @@ pub(super) struct Options {
     #[arg(long, value_parser = load::per_second)]
     rate: Option<f64>,
 
-    /// Where the reports go: report.json, report.md, report.html.
-    #[arg(long, value_name = "DIRECTORY", default_value = "compare-report")]
-    out: PathBuf,
+    /// Where the reports go: report.json, report.md, report.html. Default: compare-report; with --from, the page and the text
+    /// beside that file, under its name.
+    #[arg(long, value_name = "DIRECTORY")]
+    out: Option<PathBuf>,
 
     /// Measures nothing, and draws this report.json again.
     #[arg(long, value_name = "FILE")]
@@ -129,23 +137,25 @@ impl Options {
 
 /// Measures, or draws what was measured; returns the exit status.
 fn run(options: &Options) -> ExitCode {
-    let outcome = match &options.from {
-        Some(file) => read(file),
-        None => measure(options),
-    };
-    let written = outcome.and_then(|report| {
+    let written = Output::of(options).and_then(|output| {
+        let report = match &options.from {
+            Some(file) => read(file)?,
+            None => measure(options, &output)?,
+        };
         if options.from.is_some() {
             for scenario in &report.scenarios {
                 show(&report::table(scenario));
             }
         }
         show(&report::verdict(&report));
-        write(&report, &options.out)?;
-        Ok(report.interrupted)
+        // Anew: somebody may have removed the directory meanwhile.
+        output.prepare()?;
+        output.write(&report)?;
+        Ok((output, report.interrupted))
     });
     match written {
-        Ok(interrupted) => {
-            show(&format!("report: {}", options.out.join("report.html").display()));
+        Ok((output, interrupted)) => {
+            show(&format!("report: {}", output.page().display()));
             if interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS }
         }
         Err(error) => {
@@ -161,11 +171,16 @@ fn show(text: &str) {
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
-fn measure(options: &Options) -> Result<Report, String> {
+fn measure(options: &Options, output: &Output) -> Result<Report, String> {
+    let plan = run::Plan::of(options)?;
+    // Now, and not when everything has been measured.
+    output.prepare()?;
     let stop = interrupted()?;
+    crate::sys::process::adopt_descendants()
+        .map_err(|error| format!("what contenders leave behind cannot be adopted: {error}"))?;
     // For the contenders and the generator: thousands of connections each.
     crate::sys::files::raise_limit();
-    run::run(options, &stop, show)
+    Ok(run::run(plan, &stop, show))
 }
 
 /// Says when Ctrl-C has been pressed.
@@ -203,18 +218,4 @@ fn read(file: &Path) -> Result<Report, String> {
         ));
     }
     Ok(report)
-}
-
-fn write(report: &Report, directory: &Path) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("{}: {error}", directory.display());
-    fs::create_dir_all(directory).map_err(failed)?;
-    let json = serde_json::to_string(report).map_err(|error| error.to_string())?;
-    for (name, text) in [
-        ("report.json", json),
-        ("report.md", report::markdown(report)),
-        ("report.html", report::html(report)),
-    ] {
-        fs::write(directory.join(name), text).map_err(failed)?;
-    }
-    Ok(())
 }

@@ -7,16 +7,18 @@
 
 mod answer;
 mod connection;
+pub(crate) mod meter;
 mod tally;
 
 use super::compare::process;
 use crate::runtime::{Pin, Runtime};
 use crate::sys::cpus;
 use crate::task::JoinHandle;
-use crate::time::sleep_until;
+use crate::time::{sleep_until, timeout_at};
 use crate::topology::Cores;
 use clap::Args;
 use connection::{Schedule, Target, Turnstile};
+use meter::{Meter, Shares};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -37,7 +39,7 @@ pub(crate) struct Options {
     pub(crate) connections: u32,
 
     /// Seconds that are measured.
-    #[arg(long, short, default_value_t = 10.0, value_parser = seconds)]
+    #[arg(long, short, default_value_t = 10.0, value_parser = span)]
     pub(crate) duration: f64,
 
     /// Seconds before that, which are not.
@@ -73,7 +75,7 @@ pub(crate) struct Options {
     pub(crate) idle: u32,
 
     /// Seconds after which a request is given up.
-    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 10.0, value_parser = span)]
     pub(crate) timeout: f64,
 
     /// Print the result as JSON, after a line that says when the measurement begins.
@@ -91,6 +93,13 @@ pub(crate) const BEGIN: &str = "measuring";
 pub(crate) const END: &str = "measured";
 /// How long they stay, so that whoever measures the server finds it as it was.
 const LINGER: Duration = Duration::from_millis(200);
+/// How long what is under way then may still take, if the measured time was no shorter.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A time in seconds that is not nothing.
+pub(crate) fn span(text: &str) -> Result<f64, String> {
+    within(text, 0.001, 86_400.0)
+}
 
 /// A time in seconds.
 pub(crate) fn seconds(text: &str) -> Result<f64, String> {
@@ -115,14 +124,15 @@ fn within(text: &str, least: f64, most: f64) -> Result<f64, String> {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) seconds: f64,
-    /// Answered with a status of 200 to 299.
+    /// Answered within that time, with a status of 200 to 299.
     pub(crate) requests: u64,
-    /// In microseconds: value and how often, ascending.
+    /// In microseconds: value and how often, ascending. Those of requests too that were answered later, or not at all: these
+    /// count for as long as they have waited.
     pub(crate) latencies: Vec<(u64, u64)>,
     /// By kind.
     pub(crate) errors: BTreeMap<String, u64>,
-    /// Share of its threads' time in which it used a CPU.
-    pub(crate) busy: f64,
+    /// Of its busiest thread.
+    pub(crate) generator: Shares,
 }
 
 /// Sends and measures; returns the exit status.
@@ -168,27 +178,22 @@ fn measure(options: &Options) -> Result<Outcome, Box<dyn std::error::Error>> {
             |refused| format!("a thread of the load generator takes no work: {refused}"),
         )?);
     }
-    let own = std::process::id();
-    let used = runtime.block_on(async {
+    runtime.block_on(async {
         sleep_until(from).await;
         if options.json {
             tell(BEGIN);
         }
-        let before = process::cpu_time(own);
         sleep_until(until).await;
         if options.json {
             tell(END);
         }
-        process::cpu_time(own).zip(before).map(|(after, before)| after.total() - before.total())
     });
     let mut total = Tally::default();
     for part in parts {
         let part = runtime.block_on(part).map_err(|error| error.to_string())?;
         total.merge(&part);
     }
-    let seconds = options.duration;
-    let busy = used.unwrap_or_default().as_secs_f64() / (seconds * threads as f64);
-    Ok(total.outcome(seconds, busy))
+    Ok(total.outcome(options.duration))
 }
 
 /// The share of one thread.
@@ -218,7 +223,7 @@ async fn drive(part: Part, span: Span, options: Options, target: Target) -> Tall
     let tally = Rc::new(tally::Shared::new(span.from, span.until));
     let turnstile = Rc::new(Turnstile::default());
     for _ in part.of(options.idle) {
-        drop(crate::spawn_local(connection::idle(target.clone())));
+        drop(crate::spawn_local(connection::idle(target.clone(), tally.clone())));
     }
     let mut tasks = Vec::new();
     for (own, number) in part.of(options.connections).enumerate() {
@@ -232,7 +237,14 @@ async fn drive(part: Part, span: Span, options: Options, target: Target) -> Tall
         let (target, tally) = (target.clone(), tally.clone());
         tasks.push(crate::spawn_local(connection::keep_asking(target, tally, schedule, gate)));
     }
+    sleep_until(span.from).await;
+    let meter = Meter::start();
+    sleep_until(span.until).await;
+    tally.worked(meter.stop());
     sleep_until(span.until + LINGER).await;
+    let grace = GRACE.min(span.until - span.from);
+    let _ = timeout_at(span.until + grace, tally.settled()).await;
+    tally.should_idle(part.of(options.idle).count() as u64);
     // Dropped, each counts the requests that it still owes.
     tasks.iter().for_each(JoinHandle::abort);
     for task in tasks {

@@ -23,13 +23,17 @@ pub(crate) const CPU_LIMIT: usize = 1024;
 /// of `CPU_LIMIT` or more is `InvalidInput`.
 pub(crate) fn pin_current_thread(cpu: CpuId) -> io::Result<()> {
     if cpu.0 >= CPU_LIMIT {
-        let message = format!("{cpu} is beyond the highest supported one ({})", CPU_LIMIT - 1);
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        return Err(beyond(cpu));
     }
     if core_affinity::set_for_current(core_affinity::CoreId { id: cpu.0 }) {
         return Ok(());
     }
     Err(io::Error::last_os_error())
+}
+
+fn beyond(cpu: CpuId) -> io::Error {
+    let message = format!("{cpu} is beyond the highest supported one ({})", CPU_LIMIT - 1);
+    io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
 /// Words for the `EINVAL` that reading a mask gives on a system whose masks are larger than ours.
@@ -58,6 +62,22 @@ mod mask {
     pub(crate) struct AffinityMask(CpuSet);
 
     impl AffinityMask {
+        /// These CPUs.
+        ///
+        /// # Errors
+        /// One of them has a number of `CPU_LIMIT` or more.
+        #[cfg(feature = "compare")]
+        pub(crate) fn of(cpus: &[crate::id::CpuId]) -> io::Result<Self> {
+            let mut set = CpuSet::new();
+            for cpu in cpus {
+                if cpu.0 >= CPU_LIMIT {
+                    return Err(super::beyond(*cpu));
+                }
+                set.set(cpu.0);
+            }
+            Ok(AffinityMask(set))
+        }
+
         /// The mask of the calling thread.
         pub(crate) fn current() -> io::Result<Self> {
             let set =
@@ -82,6 +102,12 @@ mod mask {
     pub(crate) struct AffinityMask(());
 
     impl AffinityMask {
+        /// Succeeds.
+        #[cfg(feature = "compare")]
+        pub(crate) fn of(_cpus: &[crate::id::CpuId]) -> io::Result<Self> {
+            Ok(AffinityMask(()))
+        }
+
         /// Succeeds.
         pub(crate) fn current() -> io::Result<Self> {
             Ok(AffinityMask(()))
@@ -130,6 +156,18 @@ mod tests {
         .unwrap();
         assert_eq!(inherited, [cpu]);
         assert_eq!(restored, before);
+    }
+
+    #[cfg(feature = "compare")]
+    #[test]
+    fn a_mask_of_some_cpus_is_that_of_what_is_started_under_it() {
+        let cpu = *allowed().unwrap().last().unwrap();
+        let inherited = thread::spawn(move || {
+            AffinityMask::of(&[cpu]).unwrap().apply_to_current_thread().unwrap();
+            thread::spawn(|| allowed().unwrap()).join().unwrap()
+        });
+        assert_eq!(inherited.join().unwrap(), [cpu]);
+        assert!(AffinityMask::of(&[cpu, CpuId(CPU_LIMIT)]).is_err());
     }
 
     #[test]

@@ -40,6 +40,19 @@ pub(crate) fn own_cpu_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
+/// The time for which the calling thread has waited for a CPU that others had, while it would have run. None: this kernel does
+/// not count it.
+#[cfg(feature = "compare")]
+pub(crate) fn own_wait_time() -> Option<Duration> {
+    waited(&fs::read_to_string("/proc/thread-self/schedstat").ok()?)
+}
+
+/// The second number of a `schedstat`.
+#[cfg(feature = "compare")]
+fn waited(schedstat: &str) -> Option<Duration> {
+    schedstat.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+}
+
 fn parse(stat: &str, schedstat: &str) -> Option<Look> {
     // The name, which may contain anything, ends at the last parenthesis.
     let wants_cpu = stat.rsplit_once(')')?.1.trim_start().starts_with('R');
@@ -62,6 +75,13 @@ mod tests {
         for (stat, schedstat) in [("", ""), ("7 (x", "5"), ("7 (x) R", ""), ("7 (x) R", "many 0")] {
             assert!(parse(stat, schedstat).is_none(), "{stat:?} {schedstat:?}");
         }
+    }
+
+    #[cfg(feature = "compare")]
+    #[test]
+    fn the_time_without_a_cpu_is_the_second_number() {
+        assert_eq!(waited("1500000 20000 3\n"), Some(Duration::from_micros(20)));
+        assert_eq!(["", "5", "5 x 1"].map(waited), [None; 3]);
     }
 
     #[test]

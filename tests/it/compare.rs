@@ -3,12 +3,14 @@
 mod contenders;
 mod faults;
 mod load;
+mod output;
 mod page;
+mod places;
 
 use super::harness::HANGS_AFTER;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The program with these arguments.
@@ -18,9 +20,25 @@ fn corelane(arguments: &[&str]) -> Command {
     command
 }
 
+/// A child that ends with the test, also if that fails.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Runs it to its end.
 fn run(arguments: &[&str]) -> Output {
     corelane(arguments).output().expect("started")
+}
+
+/// The CPUs that this process may use.
+fn cpus() -> Vec<usize> {
+    let all = core_affinity::get_core_ids().expect("a mask");
+    all.into_iter().map(|core| core.id).collect()
 }
 
 fn text(bytes: &[u8]) -> String {

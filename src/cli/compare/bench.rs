@@ -2,7 +2,9 @@
 
 use super::Options;
 use super::model::{Crossed, Round};
+use super::places::Places;
 use super::process::{self, Running};
+use super::run::Stop;
 use super::scenario::Work;
 use crate::cli::load;
 use serde::Deserialize;
@@ -23,16 +25,17 @@ pub(super) enum Source {
     Own(String),
     /// It runs already.
     At(SocketAddr),
-    /// A program to be started.
-    Command(String),
+    /// A program to be started: its words.
+    Command(Vec<String>),
 }
 
 /// What stays the same for all rounds of a scenario.
 pub(super) struct Bench<'a> {
     pub(super) options: &'a Options,
     pub(super) work: &'a Work,
-    pub(super) threads: usize,
-    pub(super) first_cpu: usize,
+    /// A round that is under way is given up then.
+    pub(super) stop: &'a Stop,
+    pub(super) places: &'a Places,
 }
 
 /// A contender that answers.
@@ -49,11 +52,11 @@ impl Bench<'_> {
     /// It cannot be started, is never ready, answers garbage, or dies.
     pub(super) fn round(&self, source: &Source, number: u32) -> Result<Round, String> {
         let mut server = self.start(source)?;
-        server.wait_until_it_answers()?;
+        server.wait_until_it_answers(self.stop)?;
         let _neighbour = self.work.neighbour.then(|| self.neighbour()).transpose()?;
         let mut load = self.load(server.address)?;
         let warmup = Duration::from_secs_f64(self.options.warmup());
-        load.line(warmup + READY_WITHIN, |line| (line == load::BEGIN).then_some(()))?;
+        load.line(warmup + READY_WITHIN, self.stop, |line| (line == load::BEGIN).then_some(()))?;
         // Of a program that is not ours the process is its guard's: nothing to measure.
         let own = matches!(source, Source::Own(_));
         let pid = server.process.as_ref().filter(|_| own).map(Running::pid);
@@ -61,12 +64,12 @@ impl Bench<'_> {
         let told = Stats::of(server.address);
         let span = Duration::from_secs_f64(self.options.seconds());
         // Before the generator closes its connections, and a thread for each ends.
-        load.line(span + READY_WITHIN, |line| (line == load::END).then_some(()))?;
+        load.line(span + READY_WITHIN, self.stop, |line| (line == load::END).then_some(()))?;
         let used = pid.map(Used::by).zip(before).map(|(after, before)| after.since(&before));
         let told = Stats::of(server.address).zip(told).map(|(after, before)| after.since(&before));
         let rss = pid.map_or(0, process::resident);
         let outcome: load::Outcome =
-            load.line(READY_WITHIN, |line| serde_json::from_str(line).ok())?;
+            load.line(READY_WITHIN, self.stop, |line| serde_json::from_str(line).ok())?;
         if let Some(status) = server.process.as_mut().and_then(|it| it.ended(Duration::ZERO)) {
             return Err(format!("it ended while it was measured: {status}"));
         }
@@ -86,7 +89,8 @@ impl Bench<'_> {
             system_micros: used.cpu.system.as_micros() as u64,
             context_switches: used.switches,
             rss_bytes: rss,
-            generator_busy: outcome.busy,
+            generator_busy: outcome.generator.busy,
+            generator_waited: outcome.generator.waited,
             per_core: told.as_ref().map(Stats::per_core).unwrap_or_default(),
             crossed: told.as_ref().and_then(Stats::crossed),
         })
@@ -99,33 +103,34 @@ impl Bench<'_> {
                 let mut command = own()?;
                 command
                     .args(["contender", name, "--listen", "127.0.0.1:0", "--parent-pipe"])
-                    .args(["--threads", &self.threads.to_string()])
-                    .args(["--first-cpu", &self.first_cpu.to_string()]);
-                let mut process = Running::start(name, &mut command)?;
-                let address = process.line(READY_WITHIN, |line| {
+                    .args(["--threads", &self.threads().to_string()]);
+                let mut process = Running::start(name, &mut command, &self.places.contenders)?;
+                let address = process.line(READY_WITHIN, self.stop, |line| {
                     line.strip_prefix("listening on http://")?.parse().ok()
                 })?;
                 Ok(Server { address, process: Some(process) })
             }
             Source::Command(words) => {
                 let address = free_address()?;
-                let fill = |word: &str| {
+                let fill = |word: &String| {
                     word.replace("{addr}", &address.to_string())
                         .replace("{port}", &address.port().to_string())
-                        .replace("{threads}", &self.threads.to_string())
+                        .replace("{threads}", &self.threads().to_string())
                 };
                 let mut command = own()?;
-                command.args(["guard", "--"]).args(words.split_whitespace().map(fill));
-                Ok(Server { address, process: Some(Running::start(words, &mut command)?) })
+                command.args(["guard", "--"]).args(words.iter().map(fill));
+                let process = Running::start("the guard", &mut command, &self.places.contenders)?;
+                Ok(Server { address, process: Some(process) })
             }
         }
     }
 
     fn neighbour(&self) -> Result<Running, String> {
         let mut command = own()?;
-        command.args(["burn", "--cpu", &self.first_cpu.to_string()]);
-        let mut process = Running::start("the neighbour", &mut command)?;
-        process.line(READY_WITHIN, |line| (line == "burning").then_some(()))?;
+        let cpu = self.places.first();
+        command.args(["burn", "--cpu", &cpu.0.to_string()]);
+        let mut process = Running::start("the neighbour", &mut command, &[cpu])?;
+        process.line(READY_WITHIN, self.stop, |line| (line == "burning").then_some(()))?;
         Ok(process)
     }
 
@@ -134,7 +139,7 @@ impl Bench<'_> {
         let mut command = own()?;
         command
             .args(["load", &format!("http://{address}{}", work.path), "--json", "--parent-pipe"])
-            .args(["--connections", &work.connections.count(self.threads).to_string()])
+            .args(["--connections", &work.connections.count(self.threads()).to_string()])
             .args(["--duration", &self.options.seconds().to_string()])
             .args(["--warmup", &self.options.warmup().to_string()])
             .args(["--pipeline", &work.pipeline.to_string()])
@@ -151,7 +156,12 @@ impl Bench<'_> {
         if let Some(rate) = self.options.rate {
             command.args(["--rate", &rate.to_string()]);
         }
-        Running::start("the load generator", &mut command)
+        Running::start("the load generator", &mut command, &self.places.generator)
+    }
+
+    /// Threads that serve.
+    fn threads(&self) -> usize {
+        self.places.contenders.len()
     }
 }
 
@@ -169,12 +179,15 @@ fn free_address() -> Result<SocketAddr, String> {
 
 impl Server {
     /// # Errors
-    /// It ends, does not answer in time, or what it answers is not HTTP.
-    fn wait_until_it_answers(&mut self) -> Result<(), String> {
+    /// It ends, does not answer in time, what it answers is not HTTP, or somebody wants everything to end.
+    fn wait_until_it_answers(&mut self, stop: &Stop) -> Result<(), String> {
         let until = Instant::now() + READY_WITHIN;
         loop {
             if let Some(status) = self.process.as_mut().and_then(|it| it.ended(Duration::ZERO)) {
                 return Err(format!("it ended before it answered: {status}"));
+            }
+            if stop.is_requested() {
+                return Err("it was interrupted".to_owned());
             }
             match get(self.address, "/") {
                 Ok(answer) if answer.starts_with("HTTP/1.") => return Ok(()),

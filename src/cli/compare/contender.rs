@@ -46,14 +46,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0", value_parser = address::parse)]
     listen: SocketAddr,
 
-    /// Threads that serve; blocking and thread-per-connection have as many as they have.
+    /// Threads that serve, each on a CPU of its own if it pins; blocking and thread-per-connection have as many as they have.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     threads: u16,
-
-    /// CPU of the first thread, for those that pin; the others take the CPUs after it that the process may use. Default:
-    /// the first that it may use.
-    #[arg(long, value_name = "CPU")]
-    first_cpu: Option<usize>,
 
     /// End when standard input ends: the parent holds its other end, so this process ends with it, whatever ends that.
     #[arg(long)]
@@ -179,29 +174,17 @@ impl Options {
         self.threads.into()
     }
 
-    /// The CPUs of those that pin, one for each thread.
+    /// The CPUs of those that pin, one for each thread: the first that the process may use.
     fn cpus(&self) -> Result<Vec<CpuId>, Failure> {
-        Ok(consecutive(&cpus::allowed()?, self.first_cpu, self.threads())?)
+        Ok(first(&cpus::allowed()?, self.threads())?)
     }
 }
 
-/// So many of the allowed CPUs, from this one on.
-fn consecutive(
-    allowed: &[CpuId],
-    first: Option<usize>,
-    count: usize,
-) -> Result<Vec<CpuId>, String> {
-    let from = match first {
-        None => 0,
-        Some(first) => allowed
-            .iter()
-            .position(|cpu| cpu.0 == first)
-            .ok_or_else(|| format!("this process may not use CPU {first}"))?,
-    };
-    let left = &allowed[from..];
-    let cpus = left.get(..count).ok_or_else(|| {
-        let left = left.len();
-        format!("{count} threads want a CPU each, and this process may use {left} from there on")
+/// So many of the allowed CPUs.
+fn first(allowed: &[CpuId], count: usize) -> Result<Vec<CpuId>, String> {
+    let cpus = allowed.get(..count).ok_or_else(|| {
+        let allowed = allowed.len();
+        format!("{count} threads want a CPU each, and this process may use {allowed}")
     })?;
     Ok(cpus.to_vec())
 }
@@ -212,17 +195,12 @@ mod tests {
     use clap::ValueEnum;
 
     #[test]
-    fn threads_get_the_allowed_cpus_in_a_row() {
+    fn threads_get_the_first_of_the_allowed_cpus() {
         let cpus = |numbers: &[usize]| numbers.iter().copied().map(CpuId).collect::<Vec<_>>();
         let allowed = cpus(&[0, 2, 3, 7]);
-        assert_eq!(consecutive(&allowed, None, 2), Ok(cpus(&[0, 2])));
-        assert_eq!(consecutive(&allowed, Some(2), 3), Ok(cpus(&[2, 3, 7])));
-        assert_eq!(
-            consecutive(&allowed, Some(1), 1),
-            Err("this process may not use CPU 1".to_owned())
-        );
-        let error = consecutive(&allowed, Some(3), 3).expect_err("too many");
-        assert_eq!(error, "3 threads want a CPU each, and this process may use 2 from there on");
+        assert_eq!(first(&allowed, 2), Ok(cpus(&[0, 2])));
+        let error = first(&allowed, 5).expect_err("too many");
+        assert_eq!(error, "5 threads want a CPU each, and this process may use 4");
     }
 
     #[test]

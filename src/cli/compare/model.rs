@@ -17,6 +17,9 @@ pub(crate) struct Report {
     /// When it began: as `2026-11-25 09:30 UTC`.
     pub(crate) date: String,
     pub(crate) machine: Machine,
+    /// Each contender and what it is made of: packages and their versions, or "unknown".
+    #[serde(default)]
+    pub(crate) versions: Vec<(String, String)>,
     /// Seconds of one round, without its warm-up.
     pub(crate) seconds: f64,
     /// Rounds that were wanted for each contender.
@@ -32,6 +35,12 @@ pub(crate) struct Machine {
     pub(crate) cpu: String,
     /// CPUs that this process may use.
     pub(crate) cpus: usize,
+    /// The CPUs that the contenders were confined to. A server that ran already is not among them.
+    #[serde(default)]
+    pub(crate) contender_cpus: Vec<usize>,
+    /// The CPUs that the load generator was confined to.
+    #[serde(default)]
+    pub(crate) generator_cpus: Vec<usize>,
     pub(crate) memory_bytes: u64,
     pub(crate) kernel: String,
     /// Of this program.
@@ -73,12 +82,13 @@ pub(crate) struct Round {
     /// Which round: those with the same number ran one after the other.
     pub(crate) number: u32,
     pub(crate) seconds: f64,
-    /// Answered in time and in order.
+    /// Answered in order, and before the round was over.
     pub(crate) requests: u64,
     /// Latencies: value in microseconds and how often it was seen, in ascending order; the bins of an HdrHistogram with
     /// three digits.
     pub(crate) latencies: Vec<(u64, u64)>,
-    /// By kind: "connect", "read", "write", "timeout", "status", "garbage".
+    /// By kind: "connect", "read", "write", "timeout", "status", "garbage", "unanswered" (at the end of the round, and
+    /// after a time of grace), "idle" (silent connections that were not there at the end).
     pub(crate) errors: BTreeMap<String, u64>,
     /// CPU time of the contender's process.
     pub(crate) user_micros: u64,
@@ -86,8 +96,11 @@ pub(crate) struct Round {
     pub(crate) context_switches: u64,
     /// Resident memory at the end of the round.
     pub(crate) rss_bytes: u64,
-    /// Share of the CPUs it may use that the load generator used: 1.0 is all of them.
+    /// Share of its time in which the generator's busiest thread had a CPU, or waited for one: 1.0 is all of it.
     pub(crate) generator_busy: f64,
+    /// Share of that thread's time in which it waited for a CPU that others had.
+    #[serde(default)]
+    pub(crate) generator_waited: f64,
     /// Requests by the core, shard or worker that served them, if the contender tells.
     pub(crate) per_core: Vec<u64>,
     /// What crossed between cores, if the contender tells.

@@ -1,11 +1,20 @@
 //! Processes that are measured: started, watched, and ended, whatever happens.
 //!
 //! A child that is a program of ours ends when its standard input does, so it cannot outlive its parent however that dies. A
-//! child that is not runs under `corelane guard`, which does the same for it.
+//! child that is not runs under `corelane guard`, which does the same for it and for whatever that has started; and if the guard
+//! itself is killed, the program is killed by the system, and the rest by the parent: its group at once, all others when the round
+//! is over.
+//!
+//! Each child leads a process group of its own, so Ctrl-C at a terminal reaches the parent alone, which ends the others in order.
 
+use super::run::Stop;
+use crate::id::CpuId;
+use crate::sys::affinity::AffinityMask;
+use crate::sys::process::{has_ended, kill_group};
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::ops::Sub;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -19,12 +28,6 @@ const TICKS: u64 = 100;
 pub(crate) struct CpuTime {
     pub(crate) user: Duration,
     pub(crate) system: Duration,
-}
-
-impl CpuTime {
-    pub(crate) fn total(self) -> Duration {
-        self.user + self.system
-    }
 }
 
 impl Sub for CpuTime {
@@ -86,30 +89,39 @@ pub(crate) fn end_with_parent() -> io::Result<()> {
     thread::Builder::new().name("parent".into()).spawn(wait).map(drop)
 }
 
-/// A child process, which ends with this value.
+/// How long it may take until a wait hears that everything is to end.
+const STOPS_WITHIN: Duration = Duration::from_millis(50);
+
+/// A child process, which ends with this value, and so does everything in its process group.
 pub(crate) struct Running {
     child: Child,
     lines: mpsc::Receiver<String>,
     /// Held open for as long as the child is to live.
     _leash: Option<ChildStdin>,
+    /// How it has ended. Its group is gone too then.
+    status: Option<ExitStatus>,
     name: String,
 }
 
 impl Running {
-    /// Starts `command`, called `name` in errors. Its standard output is read line by line.
+    /// Starts `command`, called `name` in errors, to run on these CPUs only. Its standard output is read line by line.
     ///
     /// # Errors
-    /// The program cannot be started.
-    pub(crate) fn start(name: &str, command: &mut Command) -> Result<Running, String> {
-        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child =
-            command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
+    /// The program cannot be started there.
+    pub(crate) fn start(
+        name: &str,
+        command: &mut Command,
+        cpus: &[CpuId],
+    ) -> Result<Running, String> {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        let mut child = spawn_on(cpus, command)
+            .map_err(|error| format!("{name} cannot be started: {error}"))?;
         let leash = child.stdin.take();
         let (send, lines) = mpsc::channel();
         if let Some(out) = child.stdout.take() {
             read_lines(out, send).map_err(|error| format!("no thread to read {name}: {error}"))?;
         }
-        Ok(Running { child, lines, _leash: leash, name: name.to_owned() })
+        Ok(Running { child, lines, _leash: leash, status: None, name: name.to_owned() })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -119,21 +131,24 @@ impl Running {
     /// The next line for which `wanted` has something to say.
     ///
     /// # Errors
-    /// It ends before, or says nothing of the kind for so long.
+    /// It ends before, or says nothing of the kind for so long, or somebody wants everything to end.
     pub(crate) fn line<T>(
         &mut self,
         within: Duration,
+        stop: &Stop,
         wanted: impl Fn(&str) -> Option<T>,
     ) -> Result<T, String> {
         let until = Instant::now() + within;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
+            match self.lines.recv_timeout(left.min(STOPS_WITHIN)) {
                 Ok(line) => {
                     if let Some(found) = wanted(&line) {
                         return Ok(found);
                     }
                 }
+                Err(_) if stop.is_requested() => return Err("it was interrupted".to_owned()),
+                Err(mpsc::RecvTimeoutError::Timeout) if left > STOPS_WITHIN => {}
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     return Err(format!(
                         "{} was not ready within {} s",
@@ -154,25 +169,42 @@ impl Running {
     /// How it ended, if it does so within that time.
     pub(crate) fn ended(&mut self, within: Duration) -> Option<ExitStatus> {
         let until = Instant::now() + within;
-        loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => return Some(status),
-                Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(2)),
-                _ => return None,
+        while self.status.is_none() {
+            if has_ended(self.child.id()) {
+                // What it has left behind, before its number may be another's.
+                kill_group(self.child.id());
+                self.status = self.child.wait().ok();
+                break;
             }
+            if Instant::now() >= until {
+                break;
+            }
+            thread::sleep(Duration::from_millis(2));
         }
+        self.status
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // By the end of its input first: a guard has a child of its own to end.
+        // By the end of its input first: a guard has others to end, of which some may have left the group.
         self._leash = None;
         if self.ended(Duration::from_secs(2)).is_none() {
+            kill_group(self.child.id());
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
     }
+}
+
+/// Starts a process that may run on these CPUs only, and whatever it starts too: it inherits the mask of the thread that starts
+/// it.
+fn spawn_on(cpus: &[CpuId], command: &mut Command) -> io::Result<Child> {
+    let own = AffinityMask::current()?;
+    AffinityMask::of(cpus)?.apply_to_current_thread()?;
+    let child = command.spawn();
+    own.apply_to_current_thread()?;
+    child
 }
 
 fn read_lines(out: ChildStdout, lines: mpsc::Sender<String>) -> io::Result<()> {
@@ -184,50 +216,6 @@ fn read_lines(out: ChildStdout, lines: mpsc::Sender<String>) -> io::Result<()> {
         }
     };
     thread::Builder::new().name("lines".into()).spawn(read).map(drop)
-}
-
-/// The flags of `guard`: a program to run until standard input ends.
-#[derive(clap::Args)]
-pub(crate) struct Guard {
-    /// The program and its arguments.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-    command: Vec<String>,
-}
-
-/// Runs the program until it ends, or standard input does.
-pub(crate) fn guard(options: &Guard) -> ExitCode {
-    let Some((program, arguments)) = options.command.split_first() else {
-        return ExitCode::from(2);
-    };
-    let started = Command::new(program).args(arguments).stdin(Stdio::null()).spawn();
-    let mut child = match started {
-        Ok(child) => child,
-        Err(error) => {
-            eprintln!("corelane: {program} cannot be started: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    let (tell, over) = mpsc::channel();
-    let wait = move || {
-        let mut rest = Vec::new();
-        let _ = io::stdin().lock().read_to_end(&mut rest);
-        let _ = tell.send(());
-    };
-    if thread::Builder::new().name("parent".into()).spawn(wait).is_err() {
-        let _ = child.kill();
-        return ExitCode::from(2);
-    }
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return ExitCode::from(status.code().unwrap_or(1) as u8),
-            Ok(None) if over.recv_timeout(Duration::from_millis(20)).is_err() => {}
-            _ => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return ExitCode::SUCCESS;
-            }
-        }
-    }
 }
 
 /// The flags of `burn`: a neighbour that takes most of one CPU.
@@ -243,7 +231,7 @@ pub(crate) struct Burn {
 
 /// Computes until standard input ends.
 pub(crate) fn burn(options: &Burn) -> ExitCode {
-    let cpu = crate::id::CpuId(options.cpu);
+    let cpu = CpuId(options.cpu);
     let prepared = crate::sys::affinity::pin_current_thread(cpu).and_then(|()| end_with_parent());
     if let Err(error) = prepared {
         eprintln!("corelane: no neighbour on {cpu}: {error}");

@@ -19,6 +19,8 @@ pub(crate) use markdown::markdown;
 pub(crate) use table::table;
 pub(crate) use verdict::verdict;
 
+use super::model::{Machine, Report};
+
 /// What stands where a figure is missing.
 const MISSING: &str = "-";
 
@@ -95,6 +97,35 @@ fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
+/// What is to be known of a run beside its machine: which CPUs were whose, and what the contenders are made of.
+fn circumstances(report: &Report) -> Vec<(&'static str, String)> {
+    let Machine { contender_cpus, generator_cpus, .. } = &report.machine;
+    let numbers = |cpus: &[usize]| cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let shares = generator_cpus.iter().any(|cpu| contender_cpus.contains(cpu));
+    let generator = if shares { "which are not its own" } else { "its own" };
+    let mut facts = Vec::new();
+    if !contender_cpus.is_empty() {
+        let (contenders, its) = (numbers(contender_cpus), numbers(generator_cpus));
+        facts.push((
+            "CPUs",
+            format!("contenders on {contenders}; the load generator on {its}, {generator}"),
+        ));
+    }
+    if !report.versions.is_empty() {
+        // Several are made of the same.
+        let mut made: Vec<(&str, Vec<&str>)> = Vec::new();
+        for (name, of) in &report.versions {
+            match made.iter_mut().find(|(known, _)| known == of) {
+                Some((_, names)) => names.push(name),
+                None => made.push((of, vec![name])),
+            }
+        }
+        let each = made.iter().map(|(of, names)| format!("{}: {of}", listed(names)));
+        facts.push(("Made of", one_line(&each.collect::<Vec<_>>().join("; "))));
+    }
+    facts
+}
+
 /// A text on one line, without what could steer a terminal.
 fn one_line(text: &str) -> String {
     let harmless = |c: char| if c.is_control() { ' ' } else { c };
@@ -163,6 +194,21 @@ mod tests {
         assert_eq!(shares, ["0.4", "5", "12", "99.7", "100", "300"]);
         assert_eq!([1 << 20, 1_536, 100].map(bytes), ["1 MiB", "1.50 KiB", "100 bytes"]);
         assert_eq!([1, 1_000].map(|count| counted(count, "round")), ["1 round", "1,000 rounds"]);
+    }
+
+    #[test]
+    fn whose_cpus_and_what_versions_is_said() {
+        let mut report = sample::sample();
+        assert_eq!(circumstances(&report), []);
+        report.machine.contender_cpus = vec![0, 1];
+        report.machine.generator_cpus = vec![2];
+        let pair = |name: &str, of: &str| (name.to_owned(), of.to_owned());
+        report.versions = vec![pair("a", "hyper 1"), pair("mine", "unknown"), pair("b", "hyper 1")];
+        let said = circumstances(&report);
+        assert_eq!(said[0].1, "contenders on 0, 1; the load generator on 2, its own");
+        assert_eq!(said[1].1, "a and b: hyper 1; mine: unknown");
+        report.machine.generator_cpus = vec![0, 1];
+        assert!(circumstances(&report)[0].1.ends_with("on 0, 1, which are not its own"));
     }
 
     #[test]

@@ -3,10 +3,12 @@
 use super::Options;
 use super::bench::{Bench, Source};
 use super::model::{Contender, FORMAT, Machine, Report, Scenario};
+use super::places::Places;
 use super::scenario;
+use super::versions::made_of;
+use super::words::words;
 use crate::sync::{AtomicBool, Ordering};
-use crate::sys::cpus;
-use crate::topology::Placement;
+use crate::sys::process::kill_descendants;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,14 +25,14 @@ pub(super) const OURS: [(&str, &str); 6] = [
 
 /// Whether somebody wants it to end.
 #[derive(Default)]
-pub(super) struct Stop(AtomicBool);
+pub(crate) struct Stop(AtomicBool);
 
 impl Stop {
     pub(super) fn request(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    fn is_requested(&self) -> bool {
+    pub(super) fn is_requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -43,23 +45,39 @@ struct Entrant {
     source: Source,
 }
 
-/// Runs everything; tells each scenario's table to `show` when it is over.
-///
-/// # Errors
-/// What was asked for makes no sense. That a contender fails is no error.
-pub(super) fn run(options: &Options, stop: &Stop, show: impl Fn(&str)) -> Result<Report, String> {
-    let scenarios = scenario::chosen(options)?;
-    let entrants = entrants(options)?;
-    let allowed = cpus::allowed().map_err(|error| format!("the CPUs cannot be read: {error}"))?;
-    let placement = Placement::plan(&cpus::topology(), &allowed, &options.cores)
-        .map_err(|error| error.to_string())?;
-    let threads = placement.cpus.len();
+/// What is to be measured, if it makes sense.
+pub(super) struct Plan<'a> {
+    options: &'a Options,
+    scenarios: Vec<scenario::Scenario>,
+    entrants: Vec<Entrant>,
+    places: Places,
+}
+
+impl Plan<'_> {
+    /// What the options ask for.
+    ///
+    /// # Errors
+    /// That makes no sense.
+    pub(super) fn of(options: &Options) -> Result<Plan<'_>, String> {
+        Ok(Plan {
+            options,
+            scenarios: scenario::chosen(options)?,
+            entrants: entrants(options)?,
+            places: Places::plan(options)?,
+        })
+    }
+}
+
+/// Runs everything; tells each scenario's table to `show` when it is over. That a contender fails is no error.
+pub(super) fn run(plan: Plan, stop: &Stop, show: impl Fn(&str)) -> Report {
+    let Plan { options, scenarios, entrants, places } = plan;
     let mut progress = Progress::new(scenarios.len(), entrants.len(), options);
     let mut report = Report {
         format: FORMAT,
         command: std::env::args().collect::<Vec<_>>().join(" "),
         date: now(),
-        machine: machine(allowed.len()),
+        machine: machine(&places),
+        versions: entrants.iter().map(|it| (it.name.clone(), made_of(&it.source))).collect(),
         seconds: options.seconds(),
         rounds: options.rounds(),
         interrupted: false,
@@ -67,7 +85,7 @@ pub(super) fn run(options: &Options, stop: &Stop, show: impl Fn(&str)) -> Result
     };
     for scenario in scenarios {
         let mut result = Scenario {
-            connections: scenario.work.connections.count(threads),
+            connections: scenario.work.connections.count(places.contenders.len()),
             name: scenario.name,
             asks: scenario.asks,
             expects: scenario.expects,
@@ -75,8 +93,7 @@ pub(super) fn run(options: &Options, stop: &Stop, show: impl Fn(&str)) -> Result
             payload: scenario.work.payload,
             contenders: entrants.iter().map(Entrant::empty).collect(),
         };
-        let first_cpu = placement.cpus.first().map_or(0, |cpu| cpu.0);
-        let bench = Bench { options, work: &scenario.work, threads, first_cpu };
+        let bench = Bench { options, work: &scenario.work, stop, places: &places };
         for number in 0..options.rounds() {
             for step in 0..entrants.len() {
                 let index = (step + number as usize) % entrants.len();
@@ -86,12 +103,15 @@ pub(super) fn run(options: &Options, stop: &Stop, show: impl Fn(&str)) -> Result
                     break;
                 }
                 if contender.failure.is_none() {
-                    match bench.round(&entrants[index].source, number) {
+                    let round = bench.round(&entrants[index].source, number);
+                    // Whatever has left its group, and its guard was killed. Nobody else is left now.
+                    kill_descendants();
+                    match round {
                         Ok(round) => {
                             progress.rate = Some(round.requests as f64 / round.seconds);
                             contender.rounds.push(round);
                         }
-                        // A child may have been ended by the same Ctrl-C.
+                        // That is why it has failed.
                         Err(_) if stop.is_requested() => {}
                         Err(failure) => contender.failure = Some(failure),
                     }
@@ -110,7 +130,7 @@ pub(super) fn run(options: &Options, stop: &Stop, show: impl Fn(&str)) -> Result
             break;
         }
     }
-    Ok(report)
+    report
 }
 
 impl Entrant {
@@ -168,10 +188,13 @@ fn entrants(options: &Options) -> Result<Vec<Entrant>, String> {
                 "--command {text}: wanted NAME=COMMAND, as 'mine=./my-server --listen {{addr}}'"
             )
         })?;
+        let words = words(command).filter(|words| !words.is_empty()).ok_or_else(|| {
+            format!("--command {text}: a quote is not closed, or there is nothing to start")
+        })?;
         chosen.push(Entrant {
             name: name.to_owned(),
             architecture: name.to_owned(),
-            source: Source::Command(command.to_owned()),
+            source: Source::Command(words),
         });
     }
     let twice = chosen.iter().enumerate().find(|(index, entrant)| {
@@ -241,7 +264,7 @@ impl Progress {
     }
 }
 
-fn machine(cpus: usize) -> Machine {
+fn machine(places: &Places) -> Machine {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
         let value =
@@ -251,13 +274,16 @@ fn machine(cpus: usize) -> Machine {
     let kilobytes = field(&read("/proc/meminfo"), "MemTotal");
     let kilobytes =
         kilobytes.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
-    Machine {
+    let mut machine = Machine {
         cpu: field(&read("/proc/cpuinfo"), "model name"),
-        cpus,
+        cpus: places.allowed,
         memory_bytes: kilobytes.unwrap_or(0) * 1024,
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-    }
+        ..Machine::default()
+    };
+    places.note(&mut machine);
+    machine
 }
 
 /// The time in UTC, as `2026-11-25 09:30 UTC`.

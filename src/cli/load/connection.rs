@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// After a connection that could not be had, before the next is tried.
 const PAUSE: Duration = Duration::from_millis(10);
+/// By how much a timer may ring late on a thread that has time: twice its resolution. What is more is the thread's lack of time.
+const TIMER_LATE: Duration = Duration::from_millis(2);
 
 /// Where to ask, and what.
 #[derive(Clone)]
@@ -78,7 +80,8 @@ impl Link {
         target: &Target,
         mut answered: impl FnMut(u16),
     ) -> Result<bool, Trouble> {
-        self.send(&target.request).await?;
+        let sent = timeout(target.timeout, self.send(&target.request)).await;
+        sent.map_err(|_| Trouble::Timeout)??;
         let mut lives = true;
         for _ in 0..target.batch {
             let answer = timeout(target.timeout, self.reader.answer(&mut self.stream)).await;
@@ -102,7 +105,8 @@ impl Link {
     }
 }
 
-/// When requests are due on one connection, in an open loop.
+/// When requests are due on one connection, in an open loop. Each time is the one before and the interval, whenever the request
+/// before was sent.
 pub(super) struct Schedule {
     due: Instant,
     interval: Duration,
@@ -118,17 +122,26 @@ impl Schedule {
         }
     }
 
-    /// Waits until the next request is due. Returns the time from which its latency counts: when it was due, if the
-    /// connection was not free by then; otherwise now, since nobody but the generator's own timer has made it late.
-    async fn next(&mut self) -> Instant {
+    /// Waits until the next request is due, if it is before `end`. Returns the time from which its latency counts: when it was
+    /// due, unless the connection was free by then and it is no later than the timer's resolution makes it; that is not the
+    /// server's doing, and longer than what a fast one takes.
+    async fn next(&mut self, end: Instant) -> Option<Instant> {
         let due = self.due;
+        if due >= end {
+            return None;
+        }
         self.due += self.interval;
         if due <= Instant::now() {
-            return due;
+            return Some(due);
         }
         sleep_until(due).await;
-        Instant::now()
+        Some(counts_from(due, Instant::now()))
     }
+}
+
+/// From when a request counts that was due at `due`, and for which the timer rang at `now`.
+fn counts_from(due: Instant, now: Instant) -> Instant {
+    if now.saturating_duration_since(due) <= TIMER_LATE { now } else { due }
 }
 
 /// Lets one cold request pass for nine hot ones.
@@ -166,8 +179,8 @@ impl Turnstile {
     }
 }
 
-/// Connects, asks, and connects again when that is necessary, for ever. `gate` says whether the connection is one of the
-/// hot ones.
+/// Connects, asks, and connects again when that is necessary, until the time is over; then it keeps what it has, for ever. `gate`
+/// says whether the connection is one of the hot ones.
 pub(super) async fn keep_asking(
     target: Target,
     tally: Rc<Shared>,
@@ -180,11 +193,13 @@ pub(super) async fn keep_asking(
             turnstile.pass().await;
         }
         let due = match &mut schedule {
-            Some(schedule) => Some(schedule.next().await),
-            None => None,
+            Some(schedule) => schedule.next(tally.until()).await,
+            None => Some(Instant::now()).filter(|now| *now < tally.until()),
         };
-        let owed = Owed { due, interval: schedule.as_ref().map(|it| it.interval), tally: &tally };
-        let outcome = ask_once(&mut link, &target, &tally, due).await;
+        let Some(since) = due else { break };
+        let behind = schedule.as_ref().map(|it| (it.due, it.interval));
+        let owed = Owed::new(since, target.batch, behind, &tally);
+        let outcome = ask_once(&mut link, &target, &owed).await;
         owed.paid();
         if let Some((turnstile, true)) = &gate {
             turnstile.turn();
@@ -197,16 +212,17 @@ pub(super) async fn keep_asking(
             }
         }
     }
+    // Whoever measures the server finds it as it was.
+    std::future::pending::<()>().await;
+    drop(link);
 }
 
 async fn ask_once(
     link: &mut Option<Link>,
     target: &Target,
-    tally: &Shared,
-    due: Option<Instant>,
+    owed: &Owed<'_>,
 ) -> Result<(), Trouble> {
     let mut known = link.take();
-    let sent = due.unwrap_or_else(Instant::now);
     loop {
         let was_used = known.is_some();
         let mut open = match known.take() {
@@ -216,11 +232,7 @@ async fn ask_once(
         let mut answers = 0;
         let asked = open.ask(target, |status| {
             answers += 1;
-            let now = Instant::now();
-            match status {
-                200..300 => tally.answered(now, now.saturating_duration_since(sent)),
-                _ => tally.failed(Trouble::Status),
-            }
+            owed.answered(status);
         });
         match asked.await {
             Ok(lives) => {
@@ -238,41 +250,101 @@ async fn ask_once(
     }
 }
 
-/// A request that was due. If it is dropped unanswered, at the end, it counts for as long as it has waited, and so do those
-/// that became due behind it.
+/// Requests that are under way. If this is dropped before they are answered, at the end, they are errors and count for as long as
+/// they have waited; so do those that became due behind them, which are no errors: they were never sent.
 struct Owed<'a> {
-    due: Option<Instant>,
-    interval: Option<Duration>,
+    since: Instant,
+    /// How many are left.
+    left: Cell<u32>,
+    /// How many are due at a time.
+    batch: u32,
+    /// When the next are due on this connection, and from time to time after that.
+    behind: Option<(Instant, Duration)>,
     tally: &'a Shared,
 }
 
-impl Owed<'_> {
+impl<'a> Owed<'a> {
+    fn new(
+        since: Instant,
+        batch: u32,
+        behind: Option<(Instant, Duration)>,
+        tally: &'a Shared,
+    ) -> Owed<'a> {
+        tally.begun();
+        Owed { since, left: Cell::new(batch), batch, behind, tally }
+    }
+
+    fn answered(&self, status: u16) {
+        self.left.set(self.left.get() - 1);
+        let now = Instant::now();
+        match status {
+            200..300 => self.tally.answered(now, now.saturating_duration_since(self.since)),
+            _ => self.tally.failed(Trouble::Status),
+        }
+    }
+
+    /// They are answered, or have failed.
     fn paid(mut self) {
-        self.due = None;
+        self.left.set(0);
+        self.behind = None;
     }
 }
 
 impl Drop for Owed<'_> {
     fn drop(&mut self) {
-        let Some((mut due, interval)) = self.due.zip(self.interval) else { return };
+        self.tally.ended();
+        self.tally.unanswered(self.since, self.left.get());
+        let Some((mut due, interval)) = self.behind else { return };
         while due < self.tally.until() {
-            self.tally.still_waits(due);
+            self.tally.still_waits(due, self.batch);
             due += interval;
         }
     }
 }
 
 /// Asks once, and then keeps the connection open and silent.
-pub(super) async fn idle(target: Target) {
+pub(super) async fn idle(target: Target, tally: Rc<Shared>) {
     loop {
         let Ok(mut link) = target.connect().await else {
             sleep(PAUSE).await;
             continue;
         };
-        if link.ask(&target, |_| ()).await.is_ok() {
+        if let Ok(true) = link.ask(&target, |_| ()).await {
+            tally.idles();
             // Nothing comes but the end.
             let _ = link.stream.readable().await;
+            tally.idles_no_more();
         }
         sleep(PAUSE).await;
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_is_counted_from_the_first_time_on() {
+        let began = Instant::now();
+        let mut schedule = Schedule::new(began, 100.0, 3, 10);
+        let interval = Duration::from_millis(100);
+        assert_eq!((schedule.due, schedule.interval), (began + 3 * interval / 10, interval));
+        crate::runtime::block_on::block_on(async {
+            let end = began + 5 * interval;
+            for _ in 0..3 {
+                schedule.next(end).await.expect("it is due");
+            }
+            // However late the timer was.
+            assert_eq!(schedule.due, began + 3 * interval + 3 * interval / 10);
+            assert_eq!(schedule.next(began).await, None);
+        });
+    }
+
+    #[test]
+    fn only_the_timers_own_lateness_does_not_count() {
+        let due = Instant::now();
+        let a_little = due + Duration::from_millis(1);
+        assert_eq!(counts_from(due, a_little), a_little);
+        assert_eq!(counts_from(due, due + Duration::from_millis(5)), due);
     }
 }

@@ -1,10 +1,13 @@
 //! What the connections of one thread count.
 
 use super::Outcome;
+use super::meter::Shares;
 use hdrhistogram::Histogram;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// The longest latency that is told apart: an hour.
@@ -23,6 +26,10 @@ pub(super) enum Trouble {
     Status,
     /// What came is not HTTP.
     Garbage,
+    /// Not answered when the round was over, nor in the grace after it.
+    Unanswered,
+    /// A silent connection that was not there at the end.
+    Idle,
 }
 
 impl Trouble {
@@ -34,6 +41,8 @@ impl Trouble {
             Trouble::Timeout => "timeout",
             Trouble::Status => "status",
             Trouble::Garbage => "garbage",
+            Trouble::Unanswered => "unanswered",
+            Trouble::Idle => "idle",
         }
     }
 }
@@ -43,13 +52,15 @@ pub(super) struct Tally {
     requests: u64,
     latencies: Histogram<u64>,
     errors: BTreeMap<&'static str, u64>,
+    /// Of the busiest thread.
+    generator: Shares,
 }
 
 impl Default for Tally {
     fn default() -> Self {
         let latencies =
             Histogram::new_with_bounds(1, LONGEST, DIGITS).expect("bounds that a histogram takes");
-        Tally { requests: 0, latencies, errors: BTreeMap::new() }
+        Tally { requests: 0, latencies, errors: BTreeMap::new(), generator: Shares::default() }
     }
 }
 
@@ -64,9 +75,10 @@ impl Tally {
         for (kind, count) in &other.errors {
             *self.errors.entry(kind).or_default() += count;
         }
+        self.generator = self.generator.busier(other.generator);
     }
 
-    pub(super) fn outcome(&self, seconds: f64, busy: f64) -> Outcome {
+    pub(super) fn outcome(&self, seconds: f64) -> Outcome {
         let bins = self.latencies.iter_recorded();
         Outcome {
             seconds,
@@ -75,52 +87,124 @@ impl Tally {
                 .map(|bin| (bin.value_iterated_to(), bin.count_since_last_iteration()))
                 .collect(),
             errors: self.errors.iter().map(|(&kind, &count)| (kind.to_owned(), count)).collect(),
-            busy,
+            generator: self.generator,
         }
     }
 }
 
-/// The tally of one thread, while its connections run. Only what ends within the span counts.
+/// The tally of one thread, while its connections run.
+///
+/// Requests count that are answered within the span. What is under way when it ends has begun in it and belongs to it: its latency
+/// counts, or its error. A server that stands still at the end thus looks no better than it is.
 pub(super) struct Shared {
     from: Instant,
     until: Instant,
     tally: RefCell<Tally>,
+    /// Requests under way.
+    open: Cell<usize>,
+    /// Who waits until there are none.
+    waiting: RefCell<Option<Waker>>,
+    /// Silent connections that are there.
+    idle: Cell<u64>,
 }
 
 impl Shared {
     pub(super) fn new(from: Instant, until: Instant) -> Shared {
-        Shared { from, until, tally: RefCell::default() }
-    }
-
-    fn counts(&self, at: Instant) -> bool {
-        self.from <= at && at < self.until
+        Shared {
+            from,
+            until,
+            tally: RefCell::default(),
+            open: Cell::default(),
+            waiting: RefCell::default(),
+            idle: Cell::default(),
+        }
     }
 
     /// Answered at `at`, `latency` after it was sent or due.
     pub(super) fn answered(&self, at: Instant, latency: Duration) {
-        if self.counts(at) {
+        if self.from <= at {
             let mut tally = self.tally.borrow_mut();
-            tally.requests += 1;
+            // Whatever is answered later is no throughput, and its latency counts all the same.
+            tally.requests += u64::from(at < self.until);
             tally.record(latency);
         }
     }
 
     pub(super) fn failed(&self, trouble: Trouble) {
-        if self.counts(Instant::now()) {
-            *self.tally.borrow_mut().errors.entry(trouble.name()).or_default() += 1;
+        if self.from <= Instant::now() {
+            self.add(trouble, 1);
         }
     }
 
-    /// Was due at `due` and has not been answered when the time was over.
-    pub(super) fn still_waits(&self, due: Instant) {
-        if due < self.until {
-            self.tally.borrow_mut().record(self.until - due);
+    fn add(&self, trouble: Trouble, count: u64) {
+        if count > 0 {
+            *self.tally.borrow_mut().errors.entry(trouble.name()).or_default() += count;
         }
+    }
+
+    /// So many requests, sent or due at `since`, were not answered at all. Each counts as an error, and for as long as it has
+    /// waited.
+    pub(super) fn unanswered(&self, since: Instant, count: u32) {
+        self.add(Trouble::Unanswered, count.into());
+        self.still_waits(since, count);
+    }
+
+    /// So many requests, sent or due at `since`, wait still: that is their latency.
+    pub(super) fn still_waits(&self, since: Instant, count: u32) {
+        let age = Instant::now().saturating_duration_since(since);
+        (0..count).for_each(|_| self.tally.borrow_mut().record(age));
     }
 
     /// When the time is over.
     pub(super) fn until(&self) -> Instant {
         self.until
+    }
+
+    /// A request, or several at a time, is under way from here on.
+    pub(super) fn begun(&self) {
+        self.open.set(self.open.get() + 1);
+    }
+
+    /// It is not any more.
+    pub(super) fn ended(&self) {
+        self.open.set(self.open.get() - 1);
+        if self.open.get() == 0
+            && let Some(waker) = self.waiting.take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Waits until nothing is under way.
+    pub(super) async fn settled(&self) {
+        poll_fn(|context| {
+            if self.open.get() == 0 {
+                return Poll::Ready(());
+            }
+            *self.waiting.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// A silent connection is there.
+    pub(super) fn idles(&self) {
+        self.idle.set(self.idle.get() + 1);
+    }
+
+    /// A silent connection has been lost.
+    pub(super) fn idles_no_more(&self) {
+        self.idle.set(self.idle.get() - 1);
+    }
+
+    /// So many silent connections should be there now; those that are not are errors.
+    pub(super) fn should_idle(&self, wanted: u64) {
+        self.add(Trouble::Idle, wanted.saturating_sub(self.idle.get()));
+    }
+
+    /// What the thread did with its time.
+    pub(super) fn worked(&self, shares: Shares) {
+        self.tally.borrow_mut().generator = shares;
     }
 
     /// The counts; nothing is added any more.
@@ -143,13 +227,20 @@ pub(super) fn describe(outcome: &Outcome) -> String {
     for (kind, count) in &outcome.errors {
         let _ = writeln!(text, "{count:>10} errors: {kind}");
     }
-    if outcome.busy > 0.9 {
-        let _ = writeln!(
+    let Shares { busy, waited } = outcome.generator;
+    let (busy, waited) = (busy * 100.0, waited * 100.0);
+    let _ = match outcome.generator {
+        shares if !shares.is_saturated() => Ok(()),
+        shares if shares.is_crowded() => writeln!(
             text,
-            "the generator used {:.0} % of its threads' time: the server may be faster than this",
-            outcome.busy * 100.0
-        );
-    }
+            "the generator and others wanted the same CPUs: a thread of it was busy for {busy:.0} % of its time, {waited:.0} % of \
+             it waiting for a CPU"
+        ),
+        _ => writeln!(
+            text,
+            "the generator was the limit: a thread of it was busy for {busy:.0} % of its time; the server may be faster than this"
+        ),
+    };
     text.trim_end().to_owned()
 }
 

@@ -1,11 +1,14 @@
 //! Contenders that die, refuse, answer garbage or never become ready; interruptions; ends of processes.
 
-use super::{answers, corelane, is_gone, made_up, run, text};
+use super::{Ends, answers, corelane, is_gone, made_up, run, text};
+use crate::serve::eventually;
 use crate::serve::program::Serve;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::time::Duration;
+use std::process::Stdio;
 
 /// Flags of a run that takes little time.
 const SHORT: [&str; 6] = ["--duration", "0.3", "--rounds", "2", "--scenario", "few"];
@@ -15,7 +18,7 @@ fn compare(out: &Path, flags: &[&str]) -> std::process::Output {
     run(&[&["compare", "--out", out], &SHORT[..], flags].concat())
 }
 
-fn report(out: &Path) -> serde_json::Value {
+pub(super) fn report(out: &Path) -> serde_json::Value {
     let text = fs::read_to_string(out.join("report.json")).expect("a report");
     serde_json::from_str(&text).expect("JSON")
 }
@@ -79,7 +82,11 @@ fn a_server_that_runs_already_takes_part() {
         &["--contender", "tokio", "--contender", &format!("mine=http://{}", server.address())],
     );
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(contender(&report(directory.path()), "mine").1, 2);
+    let report = report(directory.path());
+    assert_eq!(contender(&report, "mine").1, 2);
+    let versions = &report["versions"];
+    assert_eq!(versions[1], serde_json::json!(["mine", "unknown"]));
+    assert!(versions[0][1].as_str().is_some_and(|it| it.contains("hyper 1.")), "{versions}");
     // Drawn again it is the same.
     let again = tempfile::tempdir().expect("a directory");
     let (from, out) = (directory.path().join("report.json"), again.path());
@@ -109,12 +116,21 @@ fn what_makes_no_sense_is_refused_at_once() {
         (&["--command", "nothing"], "NAME=COMMAND"),
         (&["--cores", "4000"], "4000"),
         (&["--from", "/no/such/file"], "cannot be read"),
+        (&["--rate", "0"], "--rate"),
+        (&["--command", "x=sh -c 'server"], "a quote is not closed"),
         (&["--from", file.to_str().expect("a path")], "no report of this program"),
     ] {
         let output = compare(directory.path(), flags);
         assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", text(&output.stderr));
         assert!(text(&output.stderr).contains(says), "{flags:?}: {}", text(&output.stderr));
     }
+}
+
+#[test]
+fn no_time_is_no_duration() {
+    let output = run(&["compare", "--duration", "0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("--duration"), "{}", text(&output.stderr));
 }
 
 /// The processes below `pid`, and it.
@@ -132,56 +148,151 @@ fn family(pid: u32) -> Vec<u32> {
     all
 }
 
-/// Starts a long run, waits until its children are there, ends it by `signal`, and returns its status.
-fn ended_by(signal: rustix::process::Signal, out: &Path) -> std::process::ExitStatus {
+/// The words with which a process was started; none if it is gone.
+fn words(pid: u32) -> Vec<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    text(&line).split_terminator('\0').map(str::to_owned).collect()
+}
+
+/// Waits until the family of `pid` has a member whose words have this one among them, and returns all of them and that one.
+pub(super) fn family_with(pid: u32, word: &str) -> (Vec<u32>, u32) {
+    eventually(&format!("{word} runs"), || {
+        let all = family(pid);
+        let found = all.iter().copied().find(|&one| words(one).iter().any(|it| it == word))?;
+        Some((all, found))
+    })
+}
+
+pub(super) fn signal(pid: u32, signal: Signal) {
+    kill_process(process(pid), signal).expect("sent");
+}
+
+fn process(pid: u32) -> Pid {
+    Pid::from_raw(pid as i32).expect("a process")
+}
+
+/// The contender x as an argument of `compare`: a program that starts a server in a session of its own and waits for it. The server
+/// has the word `blocking` on its command line.
+fn program_that_forks() -> String {
+    let server = env!("CARGO_BIN_EXE_corelane");
+    format!("x=sh -c 'setsid {server} contender blocking --listen {{addr}} & wait'")
+}
+
+/// A run, and the processes below it at a moment when a program's round is under way.
+struct Running {
+    child: Ends,
+    family: Vec<u32>,
+}
+
+/// Starts a run of so many rounds, in a process group of its own, and waits until a program that has started another is
+/// measured for the second time.
+fn running(out: &Path, rounds: &str) -> Running {
+    let command = program_that_forks();
+    let out = out.join("report");
     let out = out.to_str().expect("a path");
-    let flags = [
-        "compare",
-        "--out",
-        out,
-        "--duration",
-        "0.2",
-        "--rounds",
-        "1000",
-        "--scenario",
-        "few",
-        "--contender",
-        "thread-per-core",
-        "--contender",
-        "tokio",
-        "--command",
-        "x=sleep 1000",
-    ];
-    let mut child = corelane(&flags).spawn().expect("started");
-    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-    // When the second round of the first begins, both have been measured.
-    let told = lines.map_while(Result::ok).any(|line| line.contains("round 3: thread-per-core"));
+    let few = ["--duration", "0.5", "--scenario", "few", "--connections", "1", "--rounds", rounds];
+    let who = ["--contender", "thread-per-core", "--command", &command];
+    let child = corelane(&[&["compare", "--out", out], &few[..], &who].concat())
+        .process_group(0)
+        .spawn()
+        .expect("started");
+    let mut child = Ends(child);
+    let mut lines = BufReader::new(child.0.stderr.take().expect("piped")).lines();
+    let told = lines.by_ref().map_while(Result::ok).any(|line| line.contains("round 2: x"));
     assert!(told, "it ended before");
-    let mut family = family(child.id());
-    while family.len() < 3 {
-        std::thread::sleep(Duration::from_millis(1));
-        family = self::family(child.id());
+    // Nobody shall be held up by what is said.
+    std::thread::spawn(move || lines.for_each(drop));
+    let (family, _) = family_with(child.0.id(), "blocking");
+    family_with(child.0.id(), "load");
+    Running { child, family }
+}
+
+impl Running {
+    /// Waits for its end, and until all below it are gone.
+    fn ends(mut self) -> Option<i32> {
+        let status = self.child.0.wait().expect("it ends");
+        assert!(self.family.iter().copied().all(is_gone), "a child is left");
+        status.code()
     }
-    let pid = rustix::process::Pid::from_raw(child.id() as i32).expect("a process");
-    rustix::process::kill_process(pid, signal).expect("sent");
-    let status = child.wait().expect("it ends");
-    assert!(family.into_iter().all(is_gone), "a child is left");
-    status
+}
+
+/// Nobody has failed, and what was measured is there.
+fn was_interrupted(out: &Path) {
+    let report = report(&out.join("report"));
+    assert_eq!(report["interrupted"], true);
+    for name in ["thread-per-core", "x"] {
+        let (failure, rounds) = contender(&report, name);
+        assert_eq!((failure, rounds >= 1), (&serde_json::Value::Null, true), "{name}");
+    }
 }
 
 #[test]
 fn ctrl_c_ends_the_children_and_writes_what_was_measured() {
     let directory = tempfile::tempdir().expect("a directory");
-    let status = ended_by(rustix::process::Signal::INT, directory.path());
-    assert_eq!(status.code(), Some(130));
-    let report = report(directory.path());
-    assert_eq!(report["interrupted"], true);
-    assert!(contender(&report, "tokio").1 >= 1);
+    let run = running(directory.path(), "1000");
+    signal(run.child.0.id(), Signal::INT);
+    assert_eq!(run.ends(), Some(130));
+    was_interrupted(directory.path());
+}
+
+/// As a terminal sends it: to every process of the group in front.
+#[test]
+fn ctrl_c_at_a_terminal_makes_no_contender_fail() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = running(directory.path(), "1000");
+    kill_process_group(process(run.child.0.id()), Signal::INT).expect("sent");
+    assert_eq!(run.ends(), Some(130));
+    was_interrupted(directory.path());
 }
 
 #[test]
 fn no_child_outlives_its_parent() {
     let directory = tempfile::tempdir().expect("a directory");
-    let status = ended_by(rustix::process::Signal::KILL, directory.path());
-    assert_eq!(status.code(), None);
+    let run = running(directory.path(), "1000");
+    signal(run.child.0.id(), Signal::KILL);
+    assert_eq!(run.ends(), None);
+}
+
+#[test]
+fn a_guard_that_is_killed_leaves_nobody_and_its_contender_has_failed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = running(directory.path(), "4");
+    let (_, guard) = family_with(run.child.0.id(), "guard");
+    signal(guard, Signal::KILL);
+    assert_eq!(run.ends(), Some(0));
+    let report = report(&directory.path().join("report"));
+    assert_eq!(contender(&report, "thread-per-core"), (&serde_json::Value::Null, 4));
+    let (failure, rounds) = contender(&report, "x");
+    assert!(failure.as_str().is_some_and(|it| it.contains("SIGKILL")), "{failure}");
+    assert!(rounds < 4, "{rounds}");
+}
+
+/// `guard` with these words, which must end in `sleep 1000`; and the processes below it, once that runs.
+fn guarded(command: &[&str]) -> (Ends, Vec<u32>) {
+    let words = [&["guard", "--"], command].concat();
+    let guard = Ends(corelane(&words).stdin(Stdio::piped()).spawn().expect("started"));
+    let family = eventually("it sleeps", || {
+        let all = family(guard.0.id());
+        all.iter().any(|&one| self::words(one) == ["sleep", "1000"]).then_some(all)
+    });
+    (guard, family)
+}
+
+#[test]
+fn a_program_ends_with_a_guard_that_is_killed() {
+    let (mut guard, family) = guarded(&["sleep", "1000"]);
+    guard.0.kill().expect("sent");
+    guard.0.wait().expect("it ends");
+    assert!(family.into_iter().all(is_gone), "it is left");
+}
+
+/// Also what has left the group and the session, and has lost its parent.
+#[test]
+fn a_guard_ends_whatever_its_program_has_started() {
+    for script in ["setsid sleep 1000 & wait", "(setsid sleep 1000 &); exec tail -f /dev/null"] {
+        let (mut guard, family) = guarded(&["sh", "-c", script]);
+        drop(guard.0.stdin.take());
+        assert!(guard.0.wait().expect("it ends").success());
+        assert!(family.into_iter().all(is_gone), "{script}: something is left");
+    }
 }

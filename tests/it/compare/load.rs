@@ -1,7 +1,9 @@
 //! The load generator.
 
-use super::{answers, made_up, read_head, run, text};
+use super::{answers, cpus, made_up, read_head, run, text};
+use crate::process;
 use crate::serve::program::Serve;
+use crate::serve::until;
 use std::io::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -145,8 +147,95 @@ fn a_connection_that_was_closed_between_two_requests_is_no_error() {
     assert_eq!(figures["errors"], serde_json::json!({}));
 }
 
+/// The longest latency, in milliseconds.
+fn longest(figures: &serde_json::Value) -> f64 {
+    let bins = figures["latencies"].as_array().expect("bins");
+    bins.last().map_or(0.0, |bin| bin[0].as_f64().expect("a value") / 1000.0)
+}
+
+/// A closed loop sends nothing more while it waits: only what it waits for can tell that the server stands still.
+#[test]
+fn what_is_never_answered_is_an_error_with_its_age() {
+    let answered = Arc::new(AtomicUsize::new(0));
+    let address = made_up(move |mut stream| {
+        while read_head(&mut stream) {
+            if answered.fetch_add(1, Ordering::Relaxed) >= 10 {
+                std::thread::sleep(Duration::from_secs(3600));
+            }
+            if stream.write_all(OK).is_err() {
+                return;
+            }
+        }
+    });
+    let figures = measured(&format!("http://{address}/"), &["-c", "4", "--pipeline", "2"]);
+    assert_eq!(figures["errors"]["unanswered"].as_u64().map(|it| it >= 4), Some(true), "{figures}");
+    assert!(longest(&figures) > 500.0, "{figures}");
+}
+
+#[test]
+fn what_is_answered_after_the_time_has_a_latency_and_is_no_throughput() {
+    let address = made_up(|mut stream| {
+        while read_head(&mut stream) {
+            std::thread::sleep(Duration::from_millis(450));
+            if stream.write_all(OK).is_err() {
+                return;
+            }
+        }
+    });
+    let figures = measured(&format!("http://{address}/"), &["-c", "3"]);
+    assert_eq!(figures["errors"], serde_json::json!({}), "{figures}");
+    assert_eq!(counted(&figures) as f64, number(&figures, "requests") + 3.0, "{figures}");
+}
+
+#[test]
+fn a_server_that_does_not_read_is_given_up() {
+    let address = made_up(|stream| {
+        let _held = stream;
+        std::thread::sleep(Duration::from_secs(3600));
+    });
+    let flags = ["-c", "1", "--upload", "50000000", "--timeout", "0.2"];
+    let figures = measured(&format!("http://{address}/"), &flags);
+    assert!(figures["errors"]["timeout"].as_u64() >= Some(1), "{figures}");
+}
+
+#[test]
+fn silent_connections_that_are_not_kept_are_told() {
+    let address =
+        made_up(answers(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"));
+    let figures = measured(&format!("http://{address}/"), &["-c", "1", "--idle", "3"]);
+    assert_eq!(figures["errors"], serde_json::json!({ "idle": 3 }), "{figures}");
+    assert!(number(&figures, "requests") > 0.0, "{figures}");
+}
+
+/// A thread that would run and is given no CPU is as busy as one that runs.
+#[test]
+fn a_generator_that_waits_for_a_cpu_says_so() {
+    if !process::has("taskset", &["--version"]) {
+        return eprintln!("SKIPPED: there is no taskset");
+    }
+    let cpu = cpus()[0].to_string();
+    let (reader, _leash) = std::io::pipe().expect("a pipe");
+    let burning = ["burn", "--percent", "100", "--cpu", &cpu];
+    let neighbour = Serve::with_arguments(&burning).stdin(reader).spawn();
+    until("the neighbour burns", || neighbour.out.so_far().contains(&"burning".to_owned()));
+    let server = Serve::new(&[]).start();
+    let url = format!("http://{}/", server.address());
+    let flags = ["load", &url, "--json", "--duration", "0.5", "--warmup", "0.1", "--threads", "1"];
+    let load = Serve::with_arguments(&flags).under(&["taskset", "-c", &cpu]);
+    let (status, out, err) = load.run_to_its_end();
+    assert!(status.success(), "{err:?}");
+    let figures: serde_json::Value =
+        serde_json::from_str(out.last().expect("figures")).expect("JSON");
+    let generator = &figures["generator"];
+    let (busy, waited) = (number(generator, "busy"), number(generator, "waited"));
+    assert!(waited > 0.1 && busy > waited, "{figures}");
+}
+
 #[test]
 fn what_cannot_be_asked_for_is_refused() {
+    let output = run(&["load", "http://127.0.0.1:1/", "--duration", "0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("--duration"), "{}", text(&output.stderr));
     for (url, says) in [
         ("https://127.0.0.1:1/", "only scheme"),
         ("http://localhost/", "no address with a port"),

@@ -7,7 +7,7 @@ use super::matrix;
 use super::rows::{self, COLUMNS, CROSSED_COLUMNS, ERRORS, Row};
 use super::statistics::Figures;
 use super::verdict::{self, Line};
-use super::{bytes, counted, number, one_line};
+use super::{bytes, circumstances, counted, number, one_line};
 use crate::cli::compare::model::{Report, Scenario};
 
 /// The style sheet.
@@ -99,7 +99,7 @@ fn header(report: &Report) -> String {
     let mut html = String::from(
         "<header>\n<p class=\"kind\">corelane compare</p>\n<h1>The same work, measured</h1>\n<dl class=\"facts\">\n",
     );
-    for (name, value) in facts {
+    for (name, value) in facts.into_iter().chain(circumstances(report)) {
         html.push_str(&format!("<div><dt>{name}</dt><dd>{}</dd></div>\n", escaped(&value)));
     }
     html.push_str(&format!(

@@ -4,7 +4,7 @@
 
 use super::rows::{self, COLUMNS, CROSSED_COLUMNS, Row};
 use super::verdict::{self, Line};
-use super::{bytes, counted, number, one_line};
+use super::{bytes, circumstances, counted, number, one_line};
 use crate::cli::compare::model::{Report, Scenario};
 
 /// The whole file.
@@ -30,13 +30,14 @@ fn header(report: &Report) -> String {
     }
     let rounds = counted(u64::from(report.rounds), "round");
     let cpus = counted(machine.cpus as u64, "CPU");
-    for (name, value) in [
+    let facts = [
         ("Date", one_line(&report.date)),
         ("Machine", format!("{}, {cpus}, {}", one_line(&machine.cpu), bytes(machine.memory_bytes))),
         ("Kernel", one_line(&machine.kernel)),
         ("Corelane", one_line(&machine.version)),
         ("Rounds", format!("{rounds} of {} s for each contender", number(report.seconds))),
-    ] {
+    ];
+    for (name, value) in facts.into_iter().chain(circumstances(report)) {
         text.push_str(&format!("- {name}: {}\n", escaped(&value)));
     }
     let command = one_line(&report.command);

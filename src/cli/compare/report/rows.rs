@@ -2,11 +2,12 @@
 //!
 //! Texts are as they come from the report. Whoever writes them escapes them.
 
-use super::statistics::{self, BUSY_MAX, Figures};
+use super::statistics::{self, Figures, Saturation};
 use super::{
     MISSING, counted, grouped, latency_or_missing, number, number_or_missing, one_line, percent,
 };
 use crate::cli::compare::model::{Contender, Scenario};
+use crate::cli::load::meter::{SATURATED, Shares};
 use std::collections::BTreeMap;
 
 /// The columns after the first, "Architecture".
@@ -114,18 +115,34 @@ pub(super) fn warnings(rows: &[Row]) -> Vec<String> {
             all.push(format!("{label} stopped after {rounds}: {failure}"));
         }
     }
-    let saturated: Vec<&Row> = rows.iter().filter(|row| row.figures.is_saturated()).collect();
-    if let Some(busiest) = saturated.iter().map(|row| row.figures.generator_busy).reduce(f64::max) {
-        let labels: Vec<&str> = saturated.iter().map(|row| row.label.as_str()).collect();
-        all.push(format!(
-            "the load generator was saturated (it used up to {} % of its CPUs; the limit is {} %): \
-             the figures of {} are a lower bound",
-            percent(busiest),
-            percent(BUSY_MAX),
-            labels.join("; "),
-        ));
-    }
+    all.extend([Saturation::Alone, Saturation::Crowded].into_iter().filter_map(|why| {
+        let limited: Vec<&Row> =
+            rows.iter().filter(|row| row.figures.saturation() == Some(why)).collect();
+        (!limited.is_empty()).then(|| saturated(why, &limited))
+    }));
     all
+}
+
+/// That the load generator had nothing left with these contenders, and why.
+fn saturated(why: Saturation, rows: &[&Row]) -> String {
+    let labels: Vec<&str> = rows.iter().map(|row| row.label.as_str()).collect();
+    let labels = labels.join("; ");
+    let most = |share: fn(&Shares) -> f64| {
+        percent(rows.iter().map(|row| share(&row.figures.generator)).fold(0.0, f64::max))
+    };
+    let (busy, waited) = (most(|shares| shares.busy), most(|shares| shares.waited));
+    let limit = percent(SATURATED);
+    match why {
+        Saturation::Alone => format!(
+            "the load generator was saturated, and is itself the limit (a thread of it was busy for up to {busy} % of its \
+             time; the limit is {limit} %): the figures of {labels} are a lower bound"
+        ),
+        Saturation::Crowded => format!(
+            "the load generator was saturated, as it and the server wanted the same CPUs (a thread of it ran or waited for a \
+             CPU for up to {busy} % of its time, and waited for up to {waited} %; the limit is {limit} %): the figures of {labels} \
+             are those of server and generator together"
+        ),
+    }
 }
 
 /// Errors by kind: "812 timeout, 3 read".
@@ -254,9 +271,12 @@ mod tests {
         assert!(of(0).is_empty());
         let stopped =
             "thread per connection stopped after 2 rounds: thread-per-connection died: signal 9";
-        assert_eq!(of(1), [stopped]);
+        let crowded = &of(1)[1];
+        assert_eq!(of(1), [stopped, crowded]);
+        assert!(crowded.contains("wanted the same CPUs"), "{crowded}");
+        assert!(crowded.contains("up to 99 % of its time, and waited for up to 40 %"), "{crowded}");
         assert_eq!(of(2).len(), 1);
-        assert!(of(2)[0].contains("used up to 97 %"), "{:?}", of(2));
+        assert!(of(2)[0].contains("busy for up to 97 %"), "{:?}", of(2));
         assert!(of(2)[0].ends_with("the figures of thread per core are a lower bound"));
     }
 

@@ -94,7 +94,9 @@ pub(super) fn report(scenarios: Vec<Scenario>) -> Report {
             memory_bytes: 8 << 30,
             kernel: "Linux 6.12.0".into(),
             version: "0.1.0".into(),
+            ..Machine::default()
         },
+        versions: Vec::new(),
         seconds: 10.0,
         rounds: 5,
         interrupted: false,
@@ -172,6 +174,8 @@ pub(super) fn sample() -> Report {
     tail.rate = Some(31_000.0);
     tail.contenders[4].rounds[1].errors =
         [("timeout".to_owned(), 812), ("read".to_owned(), 3)].into();
+    (tail.contenders[0].rounds[1].generator_busy, tail.contenders[0].rounds[1].generator_waited) =
+        (0.99, 0.4);
     tail.contenders[5].failure = Some("thread-per-connection died: signal 9".into());
     tail.contenders[5].rounds.truncate(2);
     let mut same = scenario(

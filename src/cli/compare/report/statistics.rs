@@ -6,6 +6,7 @@
 //! or [`Difference::TooFew`].
 
 use crate::cli::compare::model::{Contender, Round};
+use crate::cli::load::meter::Shares;
 use std::collections::BTreeMap;
 
 /// Pairs of rounds below which nothing is said of a difference.
@@ -13,9 +14,6 @@ pub(super) const PAIRS_MIN: usize = 3;
 
 /// Differences below this share do not count, however sure they are.
 pub(super) const SHARE_MIN: f64 = 0.02;
-
-/// Share of the CPUs from which the load generator counts as saturated.
-pub(super) const BUSY_MAX: f64 = 0.9;
 
 /// Two-sided critical values of Student's t at 1 %, for 1 to 30 degrees of freedom.
 ///
@@ -206,19 +204,30 @@ pub(super) struct Figures {
     pub(super) system: Option<f64>,
     pub(super) switches: Option<f64>,
     pub(super) rss_bytes: Option<f64>,
-    /// The generator's share of its CPUs, in the round where it was greatest.
-    pub(super) generator_busy: f64,
+    /// What the generator's busiest thread did with its time, in the round where it was busiest.
+    pub(super) generator: Shares,
     /// Requests of all rounds by core.
     pub(super) per_core: Vec<u64>,
     /// Foreign wakes, steals and inbox messages per 1,000 requests.
     pub(super) crossed: Option<[f64; 3]>,
 }
 
+/// Why the load generator could not go faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Saturation {
+    /// It is the limit itself: what it measured is a lower bound.
+    Alone,
+    /// It and the server wanted the same CPUs: what it measured is what both can do together.
+    Crowded,
+}
+
 impl Figures {
     /// The figures of a contender.
     pub(super) fn of(contender: &Contender) -> Figures {
         let rounds = &contender.rounds;
-        let busy = rounds.iter().map(|round| round.generator_busy);
+        let generator = rounds
+            .iter()
+            .map(|round| Shares { busy: round.generator_busy, waited: round.generator_waited });
         // A program that was not started here tells nothing of its processor time.
         let known: Vec<&Round> = rounds
             .iter()
@@ -239,7 +248,9 @@ impl Figures {
             switches: of_known(|round| round.context_switches),
             rss_bytes: median(rounds.iter().map(|round| round.rss_bytes as f64))
                 .filter(|bytes| *bytes > 0.0),
-            generator_busy: busy.filter(|share| share.is_finite()).fold(0.0, f64::max),
+            generator: generator
+                .filter(|shares| shares.busy.is_finite() && shares.waited.is_finite())
+                .fold(Shares::default(), Shares::busier),
             per_core: per_core(rounds),
             crossed: crossed(rounds),
         }
@@ -261,9 +272,10 @@ impl Figures {
         if errors == 0.0 { 0.0 } else { errors / (errors + self.requests as f64) }
     }
 
-    /// The load generator had nothing left, so what it measured is a lower bound.
-    pub(super) fn is_saturated(&self) -> bool {
-        self.generator_busy > BUSY_MAX
+    /// What the load generator's limit was, if it had nothing left.
+    pub(super) fn saturation(&self) -> Option<Saturation> {
+        let shares = Some(self.generator).filter(|shares| shares.is_saturated())?;
+        Some(if shares.is_crowded() { Saturation::Crowded } else { Saturation::Alone })
     }
 }
 
@@ -470,7 +482,7 @@ mod tests {
         assert_eq!(figures.extremes, Some((90.0, 130.0)));
         assert_eq!(figures.errors, BTreeMap::from([("timeout".to_owned(), 7)]));
         assert_eq!(figures.per_core, [2, 2]);
-        assert!(figures.is_saturated());
+        assert_eq!(figures.saturation(), Some(Saturation::Alone));
         assert_eq!(figures.crossed, None);
     }
 }

@@ -206,7 +206,8 @@ mod tests {
             "815 *",
             "never ready: <b>refused</b> `for 5 s`\n",
             "  ! thread per connection stopped after 2 rounds",
-            "  ! the load generator was saturated",
+            "  ! the load generator was saturated, and is itself the limit (a thread of it was busy for up to 97 % of",
+            "  ! the load generator was saturated, as it and the server wanted the same CPUs",
             "Between cores, per 1,000 requests",
         ] {
             assert!(text.contains(expected), "{expected}: {text}");

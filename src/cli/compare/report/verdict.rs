@@ -4,7 +4,7 @@
 //! Which of two models is the better choice is decided by requests per second and p99; CPU per request decides if these
 //! do not.
 
-use super::statistics::{self, Difference, Figures, Metric, PAIRS_MIN, Ratio};
+use super::statistics::{self, Difference, Figures, Metric, PAIRS_MIN, Ratio, Saturation};
 use super::table::wrapped;
 use super::words::{interval, more_or_less, noun, range, said, topic};
 use super::{latency, listed, number, one_line, percent};
@@ -394,18 +394,26 @@ fn caveats(report: &Report, entries: &[Vec<Entry>]) -> Vec<Line> {
     if report.interrupted {
         lines.push(note("the run was interrupted; what was not measured is missing".into()));
     }
-    let saturated: Vec<String> = report
-        .scenarios
-        .iter()
-        .zip(entries)
-        .filter(|(_, entries)| entries.iter().any(|entry| entry.figures.is_saturated()))
-        .map(|(scenario, _)| one_line(&scenario.name))
-        .collect();
-    if !saturated.is_empty() {
+    let saturated = |why: Saturation| -> Option<String> {
+        let names: Vec<String> = report
+            .scenarios
+            .iter()
+            .zip(entries)
+            .filter(|(_, all)| all.iter().any(|entry| entry.figures.saturation() == Some(why)))
+            .map(|(scenario, _)| one_line(&scenario.name))
+            .collect();
+        (!names.is_empty()).then(|| listed(&names))
+    };
+    if let Some(names) = saturated(Saturation::Alone) {
         lines.push(note(format!(
-            "the load generator was saturated in {}: differences there may be greater than what was \
-             measured, and \"no difference\" may only mean that the generator could not go faster",
-            listed(&saturated)
+            "the load generator was saturated in {names}: differences there may be greater than what was \
+             measured, and \"no difference\" may only mean that the generator could not go faster"
+        )));
+    }
+    if let Some(names) = saturated(Saturation::Crowded) {
+        lines.push(note(format!(
+            "the load generator and the server wanted the same CPUs in {names}: what one of them takes the \
+             other lacks, so differences there are those of both together, not of the servers alone"
         )));
     }
     lines.push(note(format!(
@@ -522,6 +530,9 @@ mod tests {
     fn the_generators_limit_is_no_secret() {
         let text = verdict(&sample());
         assert!(text.contains("the load generator was saturated in few:"), "{text}");
+        let text = text.replace("\n    ", " ");
+        let crowded = "the load generator and the server wanted the same CPUs in heavy-tail:";
+        assert!(text.contains(crowded), "{text}");
     }
 
     #[test]

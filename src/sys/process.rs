@@ -1,0 +1,125 @@
+//! Families of processes: those that end with their parent, those that are left over, and how all of them are ended.
+//!
+//! Owns nothing. Numbers of processes are used again by the system, so each call says when the one that it is given is sure to be
+//! the one that is meant.
+
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, getppid, kill_process,
+    kill_process_group, set_child_subreaper, set_parent_process_death_signal, wait, waitid,
+};
+use std::fs;
+use std::io;
+
+/// From now on whatever descends from this process becomes its child when it loses its parent.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn adopt_descendants() -> io::Result<()> {
+    Ok(set_child_subreaper(Some(getpid()))?)
+}
+
+/// From now on this process is killed when its parent ends, also by SIGKILL. That stays so if it becomes another program.
+///
+/// # Errors
+/// What the system says; or that the parent is not `parent`, which has ended then.
+pub(crate) fn die_with_parent(parent: u32) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    match getppid() {
+        Some(pid) if pid.as_raw_nonzero().get() as u32 == parent => Ok(()),
+        _ => Err(io::Error::other("its parent has ended")),
+    }
+}
+
+/// Whether a child has ended. It is not waited for, so its number and its group stay its own.
+pub(crate) fn has_ended(child: u32) -> bool {
+    let Some(pid) = pid(child) else { return false };
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_)))
+}
+
+/// Kills every process of a group whose leader is a child that has not been waited for.
+pub(crate) fn kill_group(leader: u32) {
+    if let Some(pid) = pid(leader) {
+        let _ = kill_process_group(pid, Signal::KILL);
+    }
+}
+
+/// Kills whatever descends from this process, and waits for what has ended of it. True: nothing is left. Otherwise there may be
+/// some that have not ended yet, or were started meanwhile. Only for a process that has called `adopt_descendants`, or some would
+/// get away, and that waits for no child of its own any more.
+pub(crate) fn kill_descendants() -> bool {
+    let own = getpid().as_raw_nonzero().get() as u32;
+    descendants(own, &parents()).into_iter().filter_map(pid).for_each(|pid| {
+        let _ = kill_process(pid, Signal::KILL);
+    });
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Ok(None) => return false,
+            Err(error) => return error == Errno::CHILD,
+        }
+    }
+}
+
+fn pid(number: u32) -> Option<Pid> {
+    // 0 and 1 would mean others than are meant.
+    Pid::from_raw(i32::try_from(number).ok()?).filter(|_| number > 1)
+}
+
+/// Every process and its parent, as far as they can be seen.
+fn parents() -> Vec<(u32, u32)> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    let pair = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some((pid, parent(&stat)?))
+    };
+    all.filter_map(number).filter_map(pair).collect()
+}
+
+/// The parent that a `stat` names: the second field after the name, which may contain anything.
+fn parent(stat: &str) -> Option<u32> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Those below `root`, without it.
+fn descendants(root: u32, parents: &[(u32, u32)]) -> Vec<u32> {
+    let mut all = vec![root];
+    let mut next = 0;
+    while let Some(&one) = all.get(next) {
+        next += 1;
+        all.extend(parents.iter().filter(|(_, parent)| *parent == one).map(|(pid, _)| *pid));
+    }
+    all.split_off(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parent_is_read_behind_any_name() {
+        assert_eq!(parent("7 (a) b) S 3 7 7"), Some(3));
+        assert_eq!(parent("7 (sh"), None);
+        let own = std::process::id();
+        assert!(parents().contains(&(own, std::os::unix::process::parent_id())));
+    }
+
+    #[test]
+    fn children_of_children_descend_too() {
+        let parents = [(2, 1), (5, 3), (3, 2), (4, 1), (6, 5), (9, 8)];
+        assert_eq!(descendants(2, &parents), [3, 5, 6]);
+        assert_eq!(descendants(4, &parents), [0; 0]);
+    }
+
+    #[test]
+    fn a_child_that_has_ended_is_seen_and_can_still_be_waited_for() {
+        let mut child = std::process::Command::new("true").spawn().expect("started");
+        while !has_ended(child.id()) {
+            std::thread::yield_now();
+        }
+        assert!(child.wait().expect("a child").success());
+        assert!(!has_ended(child.id()));
+    }
+}
