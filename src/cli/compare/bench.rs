@@ -104,6 +104,9 @@ impl Bench<'_> {
                 command
                     .args(["contender", name, "--listen", "127.0.0.1:0", "--parent-pipe"])
                     .args(["--threads", &self.threads().to_string()]);
+                if self.work.has_large_answers() {
+                    command.arg("--large-answers");
+                }
                 let mut process = Running::start(name, &mut command, &self.places.contenders)?;
                 let address = process.line(READY_WITHIN, self.stop, |line| {
                     line.strip_prefix("listening on http://")?.parse().ok()

@@ -50,6 +50,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     threads: u16,
 
+    /// Answers are large: what can choose sends them from where they are instead of copying them. Tokio's two always do.
+    #[arg(long)]
+    large_answers: bool,
+
     /// End when standard input ends: the parent holds its other end, so this process ends with it, whatever ends that.
     #[arg(long)]
     parent_pipe: bool,

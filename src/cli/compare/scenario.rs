@@ -34,6 +34,17 @@ pub(super) struct Work {
     pub(super) payload: u64,
 }
 
+/// An answer from here on is better sent from where it is than copied first.
+const LARGE_ANSWER: u64 = 32 << 10;
+
+impl Work {
+    /// Whether whoever writes a server for this work would tell it that answers are large.
+    pub(super) fn has_large_answers(&self) -> bool {
+        let bytes = self.path.strip_prefix("/bytes/").and_then(|bytes| bytes.parse::<u64>().ok());
+        bytes.is_some_and(|bytes| bytes >= LARGE_ANSWER)
+    }
+}
+
 /// How many connections there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Connections {
