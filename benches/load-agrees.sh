@@ -9,7 +9,7 @@
 #
 # oha counts a latency from when it has sent the request; with --latency-correction, from when the request was due, its own timer
 # included, which is a millisecond late at times. `corelane load` counts from when it was due, but not its timer's lateness, up to
-# two milliseconds. While no request waits for a connection, oha's plain figures are thus the same thing; the corrected ones are
+# four milliseconds. While no request waits for a connection, oha's plain figures are thus the same thing; the corrected ones are
 # printed besides.
 #
 #     benches/load-agrees.sh [rounds]

@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 
 /// After a connection that could not be had, before the next is tried.
 const PAUSE: Duration = Duration::from_millis(10);
-/// By how much a timer may ring late on a thread that has time: twice its resolution. What is more is the thread's lack of time.
-const TIMER_LATE: Duration = Duration::from_millis(2);
+/// By how much a timer may ring late on a thread that has time: a step of the wheel, one of `epoll_wait`, and as much again until
+/// the kernel runs the thread. What is more is the thread's lack of time.
+const TIMER_LATE: Duration = Duration::from_millis(4);
 
 /// Where to ask, and what.
 #[derive(Clone)]
