@@ -90,7 +90,7 @@ pub(super) struct Options {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     connections: Option<u32>,
 
-    /// Seconds of a round. Default: 5; with --quick 1.5.
+    /// Seconds of a round. Default: 3; with --quick 1.5.
     #[arg(long, value_parser = load::span)]
     duration: Option<f64>,
 
@@ -123,7 +123,7 @@ pub(super) struct Options {
 
 impl Options {
     fn seconds(&self) -> f64 {
-        self.duration.unwrap_or(if self.quick { 1.5 } else { 5.0 })
+        self.duration.unwrap_or(if self.quick { 1.5 } else { 3.0 })
     }
 
     fn warmup(&self) -> f64 {
