@@ -12,7 +12,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Tasks polled in one turn before inbox, timers and sockets get theirs.
+    /// Tasks polled in one turn before timers, sockets and inbox get theirs.
     pub polls_per_turn: u32,
     /// Time the polls of one turn may take; whichever of the two comes first ends the phase.
     pub turn_time: Duration,
@@ -20,7 +20,8 @@ pub struct Limits {
     /// own the core.
     pub io_per_poll: u32,
     /// Messages from other shards handled in one turn. Half of them may be what sockets, timers and handles say; with 1
-    /// that goes first.
+    /// that goes first. While tasks wait for their turn, calls get a quarter as many as there are polls; and they get no more
+    /// than `turn_time`.
     pub messages_per_turn: usize,
     /// Messages that may wait in a shard's inbox; a sender beyond that is told so. At most 1,048,576: the memory for
     /// them is taken at the start.

@@ -165,11 +165,11 @@ impl Shard {
     /// One turn without its sleep. True: there was something to do.
     fn turn(&self) -> bool {
         self.enter(|| {
-            let mut busy = false;
+            let mut busy = self.read_inbox();
             while self.home.poll_next(HANDOVERS_PER_POLL) > 0 {
                 busy = true;
             }
-            busy | self.read_inbox()
+            busy
         })
     }
 

@@ -29,7 +29,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use stop::StopWaiters;
 use timers::Timers;
 
@@ -53,11 +53,18 @@ pub(crate) struct Shard {
     now: Cell<Instant>,
     /// When the present stretch of work began.
     busy_since: Cell<Instant>,
+    /// Time since then that went into looking at the inbox.
+    spun: Cell<Duration>,
     /// Socket operations that the task being polled may still do.
     io_left: Cell<u32>,
     poll_number: Cell<u64>,
     /// Polls between two looks at the clock, by how long polls have been taking.
     clock_stride: Cell<u32>,
+    /// The same for calls, and how many are left of the present stride.
+    call_stride: Cell<u32>,
+    until_call_look: Cell<u32>,
+    /// Polls of the last turn, if it left tasks that are ready; else 0.
+    backlog: Cell<u32>,
     /// Turns of work since the last look at the sockets.
     turns_since_io: Cell<u32>,
     /// See `block_on`.
@@ -122,9 +129,13 @@ impl Shard {
             spin: Spin::new(limits.busy_poll),
             now: Cell::new(now),
             busy_since: Cell::new(now),
+            spun: Cell::default(),
             io_left: Cell::new(limits.io_per_poll),
             poll_number: Cell::new(1),
             clock_stride: Cell::new(crate::limits::CLOCK_STRIDE),
+            call_stride: Cell::new(crate::limits::CLOCK_STRIDE),
+            until_call_look: Cell::new(crate::limits::CLOCK_STRIDE),
+            backlog: Cell::new(0),
             turns_since_io: Cell::new(0),
             root_woken: Cell::new(false),
             stop_at: Cell::new(None),

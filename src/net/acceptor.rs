@@ -87,7 +87,11 @@ impl Acceptor {
             loop {
                 match self.listener.try_accept() {
                     Err(error) if severity(&error) == Severity::Connection => {}
-                    accepted => return accepted.ok(),
+                    accepted => {
+                        let accepted = accepted.ok()?;
+                        with_current(|shard| add(&shard.counters.accepts, 1));
+                        return Some(accepted);
+                    }
                 }
             }
         })

@@ -189,11 +189,12 @@ macro_rules! halves {
         impl Drop for OwnedWriteHalf {
             fn drop(&mut self) {
                 // What hyper wrote and the kernel has not taken goes out while the other half lives: an end before it
-                // would cut it off. Errors: nobody is left to tell; the peer learns of a broken connection by itself.
+                // would cut it off. An end behind bytes that are missing would be a lie: the peer gets a reset.
                 if self.ends_writing {
                     match self.stream.source().send_first() {
                         Ok(false) => self.stream.source().end_when_sent(),
-                        Ok(true) | Err(_) => drop(self.end_writing()),
+                        Ok(true) => drop(self.end_writing()),
+                        Err(_) => crate::sys::socket::reset_at_close(self.stream.source().get_ref()),
                     }
                 }
             }

@@ -6,6 +6,7 @@ use super::poll::{self, Event};
 use super::slots::{Direction, Readiness, Slot, SlotKey, Slots};
 use crate::mesh::message::Watchers;
 use crate::sync::Arc;
+use crate::sys::socket;
 use crate::task::waker::{is_task, wake_counted};
 use crate::wait_queue::WaiterId;
 use mio::unix::SourceFd;
@@ -51,8 +52,10 @@ pub(crate) struct Registered {
     pub(super) out: Vec<u8>,
     /// The kernel has not taken all of `out`; the descriptor says so to other threads.
     pub(super) refused: bool,
-    /// What sending said, for the next write to return.
-    pub(super) error: Option<io::Error>,
+    /// Bytes are missing from what was written: nothing is written any more. The descriptor says so to other threads.
+    lost: bool,
+    /// Why, for whoever writes or flushes next.
+    error: Option<io::Error>,
     /// Of so many departures of the socket it has come back; notices of them are of no interest any more.
     pub(super) came_back: u32,
     /// The sending direction is to end when `out` is empty.
@@ -63,7 +66,19 @@ impl Registered {
     /// Whether a write would have to wait for earlier ones, or return their error.
     #[inline(always)]
     pub(super) fn holds_bytes(&self) -> bool {
-        !self.out.is_empty() || self.error.is_some()
+        !self.out.is_empty() || self.lost
+    }
+
+    /// Sending has failed.
+    pub(super) fn fail(&mut self, error: io::Error) {
+        self.lost = true;
+        self.error = Some(error);
+        self.descriptor.set_held(Held::Lost, true);
+    }
+
+    /// What whoever writes or flushes is told if bytes are missing.
+    pub(super) fn failure(&mut self) -> Option<io::Error> {
+        self.lost.then(|| self.error.take().unwrap_or_else(lost))
     }
 
     /// The slot is going, and with it the bytes that it holds. Says so only if it does hold some: the socket may be
@@ -75,6 +90,10 @@ impl Registered {
         if self.refused {
             self.descriptor.set_held(Held::Unsent, false);
         }
+        if self.ends {
+            // Whoever has the other half may wait for the peer, and that for an end.
+            let _ = socket::shutdown_write(&self.descriptor.fd());
+        }
     }
 
     /// Sets `refused`, here and for other threads.
@@ -82,6 +101,12 @@ impl Registered {
         self.refused = refused;
         self.descriptor.set_held(Held::Unsent, refused);
     }
+}
+
+/// What a write says on a socket of which bytes are missing. Reading goes on.
+pub(super) fn lost() -> io::Error {
+    let text = "bytes that were written to this socket before could not be sent";
+    io::Error::new(io::ErrorKind::ConnectionAborted, text)
 }
 
 /// What became of an operation on a registered socket.
@@ -143,6 +168,7 @@ impl Reactor {
             fd,
             out: Vec::new(),
             refused: false,
+            lost: false,
             error: None,
             came_back: 0,
             ends: false,
@@ -170,10 +196,12 @@ impl Reactor {
         Ok(key)
     }
 
-    /// The next write to the socket is to return this.
+    /// Bytes are missing from what was written to the socket; the next write is to return this.
     pub(super) fn fail(&self, key: SlotKey, error: io::Error) {
-        if let Some(slot) = self.slots.borrow_mut().get_mut(key) {
-            slot.socket.error = Some(error);
+        if let Some(slot) = self.slots.borrow_mut().get_mut(key)
+            && !slot.socket.lost
+        {
+            slot.socket.fail(error);
         }
     }
 

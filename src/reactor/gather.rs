@@ -84,7 +84,7 @@ impl Reactor {
     fn queue_behind(&self, key: SlotKey, bytes: &[u8], waker: &Waker) -> Gathered {
         let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.get_mut(key) else { return Gathered::Stale };
-        if let Some(error) = slot.socket.error.take() {
+        if let Some(error) = slot.socket.failure() {
             return Gathered::Failed(error);
         }
         if slot.socket.out.len() + bytes.len() <= GATHER_BYTES {
@@ -99,7 +99,7 @@ impl Reactor {
     pub(crate) fn poll_unsent(&self, key: SlotKey, waker: &Waker) -> Poll<io::Result<()>> {
         let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.get_mut(key) else { return Poll::Ready(Ok(())) };
-        if let Some(error) = slot.socket.error.take() {
+        if let Some(error) = slot.socket.failure() {
             return Poll::Ready(Err(error));
         }
         if slot.socket.out.is_empty() {
@@ -127,7 +127,7 @@ impl Reactor {
         self.send_rest(key);
         let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.get_mut(key) else { return Ok(true) };
-        match slot.socket.error.take() {
+        match slot.socket.failure() {
             Some(error) => Err(error),
             None => Ok(slot.socket.out.is_empty()),
         }
@@ -181,7 +181,7 @@ impl Reactor {
                     slot.readiness = slot.readiness.without(Readiness::of(Direction::Write));
                 }
                 Err(error) => {
-                    slot.socket.error = Some(error);
+                    slot.socket.fail(error);
                     slot.readiness = slot.readiness.with(Readiness::ERROR);
                     failed = true;
                 }
@@ -212,7 +212,7 @@ impl Reactor {
             }
             Ok(_) => {}
             Err(error) => {
-                registered.error = Some(error);
+                registered.fail(error);
                 slot.readiness = slot.readiness.with(Readiness::ERROR);
             }
         }

@@ -15,7 +15,7 @@ mod outside;
 mod pooled;
 mod wait;
 
-use super::engine::{Attempt, Descriptor, Gate, Held, retried};
+use super::engine::{Attempt, Descriptor, Gate, Held, lost, retried};
 use super::interest::{Interest, Ready};
 use super::slots::{Direction, Readiness, SlotKey};
 use crate::mesh::message::Watchers;
@@ -225,7 +225,7 @@ impl<S: Socket> Source<S> {
                 other => {
                     if let Some(pooled) = self.pooled.get() {
                         if direction == Direction::Write && self.holds(Held::Lost) {
-                            return Poll::Ready(Err(moves::lost()));
+                            return Poll::Ready(Err(lost()));
                         }
                         let call = || call(&self.shared.socket);
                         return pooled.poll_io(context, direction, call, &drained);

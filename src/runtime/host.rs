@@ -71,6 +71,7 @@ impl HostedShard {
     /// Runs `f` as if on the shard: `spawn_local`, sockets and timers work in it. On one that has stopped, what is
     /// spawned is cancelled at once.
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.resume();
         context::enter(&self.shard, || {
             self.shard.begin_poll();
             let result = f();
@@ -79,7 +80,7 @@ impl HostedShard {
         })
     }
 
-    /// One turn: polls what is ready, reads the inbox, fires timers, and waits for at most `timeout` if there is
+    /// One turn: reads the inbox, polls what is ready, fires timers, and waits for at most `timeout` if there is
     /// nothing to do. True: there is more to do now, so turn again before waiting for the fd.
     ///
     /// A waker of the host, or a destructor, may turn the shard that runs it, but must not do so until something happens:
@@ -92,6 +93,7 @@ impl HostedShard {
             return false;
         }
         self.shard.inbox().unparker().awake();
+        self.resume();
         context::enter(&self.shard, || self.shard.turn(Some(timeout)));
         // Not below a turn of the same shard, which one of its tasks may have asked for.
         if self.shard.is_stopped() && !self.shard.is_entered() {
@@ -117,6 +119,13 @@ impl HostedShard {
     /// False: something has come in the meantime; turn instead of waiting. The next turn takes it back.
     pub fn prepare_to_wait(&self) -> bool {
         self.stopped.get() || self.shard.announce()
+    }
+
+    /// The shard runs again: what the host has done meanwhile was none of its time.
+    fn resume(&self) {
+        if !self.shard.is_entered() {
+            self.shard.works();
+        }
     }
 
     fn close(&self) {

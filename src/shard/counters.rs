@@ -1,6 +1,6 @@
 //! What a shard counts, and how others see it.
 //!
-//! The shard adds to plain cells. Once a turn it copies them into atomics on cache lines that only it writes, where
+//! The shard adds to plain cells. At each look at its sockets it copies them into atomics on cache lines that only it writes, where
 //! anybody may read them: a reader costs the shard nothing but that line's way to the reader and back.
 
 use crate::sync::{AtomicU64, CachePadded, Ordering};
@@ -12,12 +12,12 @@ macro_rules! counters {
         #[derive(Default)]
         pub(crate) struct Counters { $(pub(crate) $name: Cell<u64>,)* }
 
-        /// The counts as of the end of the last turn.
+        /// The counts as of the last look at the sockets.
         #[derive(Default)]
         pub(crate) struct Published { $($name: AtomicU64,)* }
 
-        /// What one shard has done since it started, as of the end of its last turn. Fields are read one by one: they
-        /// may belong to different turns.
+        /// What one shard has done since it started, as of its last look at its sockets. Fields are read one by one:
+        /// they may belong to different looks.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct ShardStats { $($(#[$doc])* pub $name: u64,)* }
@@ -66,7 +66,7 @@ counters! {
     accepts,
     /// Connections that could not be accepted.
     accept_errors,
-    /// Connections that the HTTP server has open now.
+    /// Connections that the HTTP server has open now. In work-stealing mode those of all workers, at the first.
     connections,
     /// Sockets that moved here from another shard.
     sockets_adopted,

@@ -116,7 +116,15 @@ impl Fleet {
             eventfd_writes: member.inbox.rings(),
             ..member.published.read()
         };
-        self.members.iter().map(read).collect()
+        let mut all: Vec<_> = self.members.iter().map(read).collect();
+        if self.is_pool {
+            // Each is counted by the worker that took it, and taken off by the one that drops it.
+            let open = all.iter_mut().map(|stats| std::mem::take(&mut stats.connections));
+            let open = open.fold(0, u64::wrapping_add);
+            // The counts of different workers may be of different times.
+            all[0].connections = u64::try_from(open as i64).unwrap_or(0);
+        }
+        all
     }
 }
 
@@ -134,5 +142,5 @@ pub(super) fn first_task(uid: u32) -> u64 {
     u64::from(uid) << 40
 }
 
-/// Uids take 24 bits beside a slot key.
-pub(crate) const UID_MAX: u32 = 1 << 24;
+/// Uids take 24 bits beside a slot key; the last is that of sockets in a pool.
+pub(crate) const UID_MAX: u32 = (1 << 24) - 1;

@@ -20,6 +20,7 @@ use crate::mesh::message::Notice;
 use crate::task::failure::drop_caught;
 use crate::task::home::add;
 use crate::time::clock;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::Waker;
@@ -29,6 +30,9 @@ use std::time::{Duration, Instant};
 const TURNS_PER_IO: u32 = 4;
 /// ...and at least one in this time.
 const IO_INTERVAL: Duration = Duration::from_micros(250);
+
+/// While tasks wait for their turn, calls get one for so many polls.
+const CALLS_BESIDE_POLLS: u32 = 4;
 
 /// How often a shard that ends reads its inbox at most, so that senders that do not stop cannot keep it.
 const CLOSING_TURNS: u32 = 1000;
@@ -98,16 +102,23 @@ impl Shard {
                 continue;
             }
             let now = self.look_at_clock();
-            // Long polls are timed one by one, short ones not: a look costs as much as a short poll.
-            let long = now.duration_since(looked) * 4 > self.limits.turn_time;
-            self.clock_stride.set(if long { 1 } else { CLOCK_STRIDE });
-            until_look = self.clock_stride.get();
+            until_look = self.stride_after(&self.clock_stride, now.duration_since(looked));
             looked = now;
             if now.duration_since(began) >= self.limits.turn_time {
                 break;
             }
         }
-        add(&self.counters.polls, u64::from(self.limits.polls_per_turn - left));
+        let polls = self.limits.polls_per_turn - left;
+        self.backlog.set(if self.home.has_ready() { polls } else { 0 });
+        add(&self.counters.polls, u64::from(polls));
+    }
+
+    /// How many polls or calls until the clock is read again, if those since the last look took this long. Long ones are
+    /// timed one by one, short ones not: a look costs as much as a short one.
+    fn stride_after(&self, stride: &Cell<u32>, took: Duration) -> u32 {
+        let long = took * 4 > self.limits.turn_time;
+        stride.set(if long { 1 } else { (stride.get() * 2).min(CLOCK_STRIDE) });
+        stride.get()
     }
 
     /// Takes what came from other threads. True: something did.
@@ -121,20 +132,50 @@ impl Shard {
             messages += 1;
             self.run_caught(|| self.follow(notice));
         }
-        let before = messages;
-        while messages < self.limits.messages_per_turn
-            && let Some(thunk) = self.inbox().take_call()
-        {
-            messages += 1;
-            self.begin_poll();
-            self.run_caught(|| thunk.call());
-        }
-        if messages > before {
+        let calls = self.take_calls(self.limits.messages_per_turn - messages);
+        messages += calls;
+        if calls > 0 {
             self.inbox().made_room();
+        }
+        if messages > 0 {
+            self.reactor.send_gathered();
+            // This time is not that of the polls that follow.
+            self.look_at_clock();
         }
         add(&self.counters.inbox_messages, messages as u64);
         self.spin.heard(messages);
         woken > 0 || messages > 0
+    }
+
+    /// Runs up to `most` calls, for as long as a turn may poll. Returns how many.
+    fn take_calls(&self, most: usize) -> usize {
+        // Each may spawn a task, and the inbox is no bound if they come faster than they are polled.
+        let most = match self.backlog.get() {
+            0 => most,
+            polls => most.min((polls / CALLS_BESIDE_POLLS).max(1) as usize),
+        };
+        let began = self.now.get();
+        let mut looked = began;
+        let mut calls = 0;
+        while calls < most
+            && let Some(thunk) = self.inbox().take_call()
+        {
+            calls += 1;
+            self.begin_poll();
+            self.run_caught(|| thunk.call());
+            let until_look = self.until_call_look.get() - 1;
+            self.until_call_look.set(until_look);
+            if until_look == 0 {
+                let now = self.look_at_clock();
+                let stride = self.stride_after(&self.call_stride, now.duration_since(looked));
+                self.until_call_look.set(stride);
+                looked = now;
+                if now.duration_since(began) >= self.limits.turn_time {
+                    break;
+                }
+            }
+        }
+        calls
     }
 
     /// Runs what came from elsewhere, and survives it.
@@ -190,8 +231,19 @@ impl Shard {
         if limit == Some(Duration::ZERO) {
             return self.wait_for_sockets(now, limit);
         }
-        if !self.spin.allowed().is_zero() && self.spin_for_messages(now) {
-            return;
+        let (mut now, mut limit) = (now, limit);
+        if !self.spin.allowed().is_zero() {
+            let began = now;
+            let heard = self.spin_for_messages(now, limit);
+            now = self.now.get();
+            if heard {
+                // Messages that never end let the sockets wait no longer than tasks do.
+                if now.duration_since(self.busy_since.get()) >= IO_INTERVAL {
+                    self.wait_for_sockets(now, Some(Duration::ZERO));
+                }
+                return;
+            }
+            limit = limit.map(|limit| limit.saturating_sub(now.duration_since(began)));
         }
         let timer = self.timers.next(now);
         let stop = self.stop_at.get().map(|deadline| deadline.saturating_duration_since(now));
@@ -207,8 +259,9 @@ impl Shard {
         unparker.awake();
     }
 
-    fn spin_for_messages(&self, began: Instant) -> bool {
-        let allowed = self.spin.allowed();
+    fn spin_for_messages(&self, began: Instant, limit: Option<Duration>) -> bool {
+        let most = [Some(self.spin.allowed()), limit, self.timers.next(began)];
+        let allowed = most.into_iter().flatten().min().unwrap_or_default();
         let mut heard = false;
         let mut now = began;
         while !heard && now.duration_since(began) < allowed {
@@ -222,7 +275,9 @@ impl Shard {
             // For the polls of the coming turn too.
             now = self.look_at_clock();
         }
-        add(&self.counters.spin_nanos, now.duration_since(began).as_nanos() as u64);
+        let spun = now.duration_since(began);
+        self.spun.set(self.spun.get() + spun);
+        add(&self.counters.spin_nanos, spun.as_nanos() as u64);
         if heard {
             self.spin.let_gather();
         } else {
@@ -244,7 +299,7 @@ impl Shard {
 
     /// A look at the sockets begins...
     pub(crate) fn waits(&self, now: Instant) {
-        let busy = now.duration_since(self.busy_since.get());
+        let busy = now.duration_since(self.busy_since.get()).saturating_sub(self.spun.take());
         add(&self.counters.busy_nanos, busy.as_nanos() as u64);
         add(&self.counters.io_polls, 1);
         self.turns_since_io.set(0);
@@ -268,6 +323,11 @@ impl Shard {
         counters.publish(&self.published);
     }
 
+    /// Nobody else is to have a turn any more: destructors may write as much as they like.
+    fn no_more_budgets(&self) {
+        self.io_left.set(u32::MAX);
+    }
+
     /// The end: every future, socket and timer of the shard is dropped here, and the inbox refuses from now on.
     pub(crate) fn close(self: &Rc<Self>) {
         context::enter(self, || {
@@ -278,6 +338,7 @@ impl Shard {
             if self.id.is_some() {
                 self.fleet.add_cut(self.home.live());
             }
+            self.no_more_budgets();
             self.home.cancel_all();
             // What comes while this goes on is refused by the closed inbox.
             for _ in 0..CLOSING_TURNS {
@@ -285,6 +346,7 @@ impl Shard {
                     break;
                 }
             }
+            self.no_more_budgets();
             self.home.cancel_all();
             self.inbox().close();
             // One by one: a map whose drop panics loses the rest.
@@ -292,6 +354,7 @@ impl Shard {
                 self.run_caught(|| drop(value));
             }
             self.timers.clear();
+            self.home.drop_outputs();
             // What destructors have written.
             self.reactor.send_gathered();
             self.reactor.clear_slots();

@@ -3,7 +3,7 @@
 //! One turn, each phase bounded as a shard's is:
 //!
 //! - run tasks that are ready: the worker's own, now and then those for everybody;
-//! - poll local tasks, empty the inbox, fire timers of other threads, as a shard does;
+//! - empty the inbox, poll local tasks, fire timers of other threads, as a shard does;
 //! - with work at hand: look at the shared sockets and timers now and then, without waiting;
 //! - without: search; then sleep, on behalf of all workers if nobody else does.
 
@@ -171,7 +171,7 @@ impl Worker {
         let limits = self.shard.limits();
         let began = self.shard.now();
         let mut looked = began;
-        let mut until_look = 1;
+        let (mut stride, mut until_look) = (1, 1);
         for _ in 0..limits.polls_per_turn {
             let Some(job) = self.next_job() else { break };
             self.run_job(job);
@@ -180,7 +180,8 @@ impl Worker {
                 let now = self.shard.look_at_clock();
                 // Long polls are timed one by one, short ones not.
                 let long = now.duration_since(looked) * 4 > limits.turn_time;
-                until_look = if long { 1 } else { CLOCK_STRIDE };
+                stride = if long { 1 } else { (stride * 2).min(CLOCK_STRIDE) };
+                until_look = stride;
                 looked = now;
                 if now.duration_since(began) >= limits.turn_time {
                     break;

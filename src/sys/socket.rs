@@ -248,6 +248,12 @@ pub(crate) fn shutdown_write(socket: &impl AsFd) -> io::Result<()> {
     }
 }
 
+/// When the socket is closed its peer is to see a broken connection, not an orderly end. Of no effect on Unix sockets.
+pub(crate) fn reset_at_close(socket: &impl AsFd) {
+    // It fails on what is no connection any more, which needs no reset.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
 /// Sends on a connected socket.
 #[inline]
 pub(crate) fn send(socket: &impl AsFd, buf: &[u8]) -> io::Result<usize> {

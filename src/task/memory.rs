@@ -13,6 +13,8 @@ use std::ptr::{self, NonNull};
 /// See the module.
 pub(super) struct FreeList {
     sizes: [Kept; SIZES],
+    /// Bytes kept of each size.
+    most: usize,
 }
 
 struct Kept {
@@ -31,13 +33,18 @@ pub(super) const KEPT_MAX: usize = SIZES * UNIT;
 const SIZES: usize = 32;
 /// Bytes kept of each size: a thousand tasks of 256 bytes, or more than a hundred connections of a server. None in debug
 /// builds, so that memory checkers see every task's memory come and go.
-const KEPT: Option<usize> = if cfg!(any(debug_assertions, loom)) { None } else { Some(256 << 10) };
+const KEPT: usize = if cfg!(any(debug_assertions, loom)) { 0 } else { 256 << 10 };
 
 impl FreeList {
     pub(super) const fn new() -> FreeList {
+        FreeList::keeping(KEPT)
+    }
+
+    const fn keeping(most: usize) -> FreeList {
         FreeList {
             sizes: [const { Kept { first: Cell::new(ptr::null_mut()), blocks: Cell::new(0) } };
                 SIZES],
+            most,
         }
     }
 
@@ -61,7 +68,7 @@ impl FreeList {
     #[inline]
     pub(super) unsafe fn keep(&self, block: NonNull<u8>, layout: Layout) {
         match self.sizes.get(layout.size() / UNIT - 1) {
-            Some(kept) if KEPT.is_some_and(|most| kept.bytes(layout) < most) => {
+            Some(kept) if kept.bytes(layout) < self.most => {
                 let block = block.cast::<Block>();
                 // SAFETY: the block is ours, larger than this and aligned to UNIT.
                 unsafe { block.write(Block { next: kept.first.get() }) };
@@ -101,5 +108,51 @@ impl Drop for FreeList {
                 unsafe { dealloc(block.as_ptr().cast(), layout) };
             }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn layout(size: usize, align: usize) -> Layout {
+        Layout::from_size_align(size, align).expect("a layout")
+    }
+
+    #[test]
+    fn blocks_come_back_up_to_the_bound_and_are_freed_at_the_end() {
+        let list = FreeList::keeping(4 * UNIT);
+        for units in [1, 2, SIZES, SIZES + 1] {
+            let layout = layout(units * UNIT, UNIT);
+            let blocks: Vec<_> = (0..6).map(|_| list.take(layout)).collect();
+            for block in &blocks {
+                // SAFETY: the block is ours and of this size; AddressSanitizer sees if it is not.
+                unsafe { ptr::write_bytes(block.as_ptr(), 0x5a, layout.size()) };
+            }
+            for &block in &blocks {
+                // SAFETY: taken with this layout above, and not used again.
+                unsafe { list.keep(block, layout) };
+            }
+            let kept = list.sizes.get(units - 1).map_or(0, |kept| kept.blocks.get());
+            let expected = if units > SIZES { 0 } else { 4_usize.div_ceil(units) };
+            assert_eq!(kept as usize, expected, "of {units} units");
+            if expected > 0 {
+                let again = list.take(layout);
+                assert!(blocks[..expected].contains(&again), "a block that was kept");
+                // SAFETY: taken with this layout, and not used again.
+                unsafe { list.keep(again, layout) };
+            }
+        }
+    }
+
+    #[test]
+    fn a_larger_alignment_is_never_kept() {
+        let list = FreeList::keeping(usize::MAX);
+        let layout = layout(KEPT_MAX + UNIT, 4 * UNIT);
+        let block = list.take(layout);
+        assert_eq!(block.as_ptr().addr() % layout.align(), 0);
+        // SAFETY: taken with this layout, and not used again.
+        unsafe { list.keep(block, layout) };
+        assert!(list.sizes.iter().all(|kept| kept.blocks.get() == 0));
     }
 }

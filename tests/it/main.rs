@@ -28,5 +28,6 @@ mod tasks;
 mod threads;
 mod tidy;
 mod timers;
+mod turns;
 mod wakers;
 mod watched;

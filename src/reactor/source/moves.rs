@@ -3,7 +3,7 @@
 use super::{Socket, Source, assumed, place_of};
 use crate::mesh::inbox::Inbox;
 use crate::mesh::message::Notice;
-use crate::reactor::engine::{Descriptor, Held};
+use crate::reactor::engine::{Descriptor, Held, lost};
 use crate::reactor::slots::SlotKey;
 use crate::shard::context::with_current;
 use crate::sync::{Arc, Ordering, lock};
@@ -25,12 +25,6 @@ impl Registration {
         self.left += 1;
         self.inbox.notify(Notice::MovedAway(self.key, self.left));
     }
-}
-
-/// What a write says on a socket of which bytes are missing. Reading goes on.
-pub(super) fn lost() -> io::Error {
-    let text = "bytes that were written to this socket before could not be sent";
-    io::Error::new(io::ErrorKind::ConnectionAborted, text)
 }
 
 impl<S: Socket> Source<S> {
@@ -65,9 +59,6 @@ impl<S: Socket> Source<S> {
                     homes.retain(|home| home.inbox.uid() != uid && !home.inbox.is_closed());
                     let assumed = assumed(before).unwrap_or_default();
                     let key = shard.reactor.register(self.shared.clone(), assumed)?;
-                    if self.holds(Held::Lost) {
-                        shard.reactor.fail(key, lost());
-                    }
                     if !homes.is_empty() {
                         add(&shard.counters.sockets_adopted, 1);
                     }
@@ -75,6 +66,9 @@ impl<S: Socket> Source<S> {
                     key
                 }
             };
+            if self.holds(Held::Lost) {
+                shard.reactor.fail(key, lost());
+            }
             self.place.store(place_of(uid, key), Ordering::Relaxed);
             // The home before lets go unless somebody waits there; those before it have been told.
             let before = before >> SlotKey::BITS;

@@ -1,9 +1,9 @@
 //! A socket on a thread that is no shard, or one that cannot move just now: the system call is tried here, and the home
 //! is asked to wake.
 
-use super::moves::lost;
 use super::{Socket, Source};
 use crate::mesh::message::{Notice, Watchers};
+use crate::reactor::engine::lost;
 use crate::reactor::engine::{Held, retried};
 use crate::reactor::slots::{Direction, SlotKey};
 use crate::shard::Shard;

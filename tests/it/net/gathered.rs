@@ -6,11 +6,12 @@ use corelane::{HostedShard, Limits, Mode, Runtime, block_on};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use hyper::rt::{Read as _, ReadBuf, Write as _};
 use socket2::SockRef;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
@@ -468,4 +469,94 @@ fn what_destructors_write_at_the_end_of_a_shard_is_sent() {
         peer.read_to_string(&mut all).expect("read");
         assert_eq!(all, "123");
     });
+}
+
+#[test]
+fn every_write_behind_lost_bytes_is_an_error_on_a_shard_as_in_a_pool() {
+    super::within_reason(|| {
+        let (first, second) = (hosted(), hosted());
+        let (mut io, mut peer) = pair_at(&first);
+        fill(&first, &mut io);
+        drop(first);
+        peer.set_nonblocking(true).expect("a socket");
+        let mut bytes = vec![0; 1 << 16];
+        let mut context = Context::from_waker(Waker::noop());
+        let mut outcomes = Vec::new();
+        let began = Instant::now();
+        while outcomes.len() < 3 {
+            assert!(began.elapsed() < super::HANGS_AFTER / 2);
+            while let Ok(1..) = peer.read(&mut bytes) {}
+            let written = second.enter(|| Pin::new(&mut io).poll_write(&mut context, b"more"));
+            if let Poll::Ready(written) = written {
+                outcomes.push(written.map_err(|error| error.kind()));
+            }
+            second.turn(Duration::from_millis(1));
+        }
+        assert!(outcomes.iter().all(Result::is_err), "{outcomes:?}");
+    });
+}
+
+#[test]
+fn a_flush_says_that_what_was_gathered_could_not_be_sent() {
+    let shard = hosted();
+    let (mut io, _peer) = pair_at(&shard);
+    let mut context = Context::from_waker(Waker::noop());
+    shard.enter(|| {
+        assert!(Pin::new(&mut io).poll_write(&mut context, b"1").is_ready());
+        socket2::SockRef::from(io.inner()).shutdown(Shutdown::Write).expect("connected");
+        // Gathered, and told to be written.
+        assert!(matches!(Pin::new(&mut io).poll_write(&mut context, b"2"), Poll::Ready(Ok(1))));
+    });
+    shard.turn(Duration::ZERO);
+    let flushed = shard.enter(|| Pin::new(&mut io).poll_flush(&mut context));
+    assert!(matches!(flushed, Poll::Ready(Err(_))), "{flushed:?}, though a byte is missing");
+}
+
+/// Says goodbye.
+struct Says(Io<TcpStream>, Rc<Cell<u32>>);
+
+impl Drop for Says {
+    fn drop(&mut self) {
+        let mut context = Context::from_waker(Waker::noop());
+        if Pin::new(&mut self.0).poll_write(&mut context, b"bye").is_ready() {
+            self.1.set(self.1.get() + 1);
+        }
+    }
+}
+
+#[test]
+fn what_many_destructors_write_at_the_end_of_a_shard_is_sent() {
+    const CONNECTIONS: u32 = 200;
+    let shard = hosted();
+    let said = Rc::new(Cell::new(0));
+    let mut peers = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let (io, peer) = pair_at(&shard);
+        peers.push(peer);
+        let says = Says(io, said.clone());
+        drop(shard.enter(|| {
+            corelane::spawn_local(async move {
+                let _says = says;
+                std::future::pending::<()>().await;
+            })
+        }));
+    }
+    while shard.turn(Duration::ZERO) {}
+    drop(shard);
+    assert_eq!(said.get(), CONNECTIONS);
+}
+
+#[test]
+fn what_the_destructor_of_an_output_writes_at_the_end_of_a_shard_is_sent() {
+    let shard = hosted();
+    let said = Rc::new(Cell::new(0));
+    let (io, _peer) = pair_at(&shard);
+    let says = Says(io, said.clone());
+    let task = shard.enter(|| corelane::spawn_local(async move { says }));
+    while shard.turn(Duration::ZERO) {}
+    assert!(task.is_finished());
+    // Nobody has taken the output: the shard drops it, after its sockets.
+    drop(shard);
+    assert_eq!(said.get(), 1);
+    drop(task);
 }

@@ -2,7 +2,8 @@
 
 use super::{run, workers};
 use crate::harness::*;
-use corelane::{Handle, spawn};
+use corelane::{Handle, Mode, Runtime, spawn};
+use std::io::{Read, Write};
 use std::sync::mpsc;
 use std::task::Poll;
 
@@ -60,5 +61,38 @@ fn wakes_by_threads_that_are_no_workers_count() {
             waker.wake();
         }
         eventually("all are counted", || wakes() >= before + WAKES);
+    });
+}
+
+#[test]
+fn no_worker_has_less_than_no_connections() {
+    use corelane::server::Server;
+    use http_body_util::Full;
+    use hyper::{Response, body::Bytes, service::service_fn};
+    within_reason(|| {
+        let pool = Runtime::builder()
+            .mode(Mode::WorkStealing)
+            .cores(corelane::Cores::Count(2))
+            .start()
+            .expect("two CPUs");
+        let service = service_fn(|_request| async {
+            corelane::yield_now().await;
+            Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("x")))
+        });
+        let server = Server::builder()
+            .listen("127.0.0.1:0".parse().expect("an address"))
+            .start_send(pool.handle(), service)
+            .expect("a port");
+        let address = server.local_addrs()[0];
+        for round in 0..2_000 {
+            let mut client = std::net::TcpStream::connect(address).expect("it listens");
+            client
+                .write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                .expect("sent");
+            client.read_to_end(&mut Vec::new()).expect("an answer");
+            for stats in pool.handle().stats() {
+                assert!(stats.connections < 1 << 32, "round {round}: {}", stats.connections);
+            }
+        }
     });
 }
