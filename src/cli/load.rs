@@ -7,6 +7,7 @@
 
 mod answer;
 mod connection;
+mod crowd;
 pub(crate) mod meter;
 mod tally;
 
@@ -18,6 +19,7 @@ use crate::time::{sleep_until, timeout_at};
 use crate::topology::Cores;
 use clap::Args;
 use connection::{Schedule, Target, Turnstile};
+use crowd::Crowd;
 use meter::{Meter, Shares};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,8 +27,10 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tally::Tally;
+use tokio::sync::Barrier;
 
 /// The flags of `load`.
 #[derive(Args, Clone, Debug)]
@@ -70,7 +74,8 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) upload: Option<usize>,
 
-    /// Further connections, which send one request each and are silent then.
+    /// Further connections, which send one request each and are silent then. They are there before the warm-up begins; it waits
+    /// eight seconds for them at most. Those that are not there at the end are errors.
     #[arg(long, default_value_t = 0)]
     pub(crate) idle: u32,
 
@@ -93,6 +98,8 @@ pub(crate) const BEGIN: &str = "measuring";
 pub(crate) const END: &str = "measured";
 /// How long they stay, so that whoever measures the server finds it as it was.
 const LINGER: Duration = Duration::from_millis(200);
+/// How long the silent connections may take until they stand: less than `corelane compare` waits for the measurement to begin.
+const STANDS_WITHIN: Duration = Duration::from_secs(8);
 /// How long what is under way then may still take, if the measured time was no shorter.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -126,8 +133,9 @@ pub(crate) struct Outcome {
     pub(crate) seconds: f64,
     /// Answered within that time, with a status of 200 to 299.
     pub(crate) requests: u64,
-    /// In microseconds: value and how often, ascending. Those of requests too that were answered later, or not at all: these
-    /// count for as long as they have waited.
+    /// In microseconds: value and how often, ascending. Those of requests too that were answered later, or failed, or not
+    /// answered at all: these count for as long as they have waited. Not those that were refused a connection, or answered with
+    /// another status.
     pub(crate) latencies: Vec<(u64, u64)>,
     /// By kind.
     pub(crate) errors: BTreeMap<String, u64>,
@@ -166,24 +174,22 @@ fn measure(options: &Options) -> Result<Outcome, Box<dyn std::error::Error>> {
         .thread_name("load")
         .start()?;
     let handle = runtime.handle().clone();
-    let began = Instant::now();
-    let from = began + Duration::from_secs_f64(options.warmup);
-    let until = from + Duration::from_secs_f64(options.duration);
-    let span = Span { began, from, until };
+    let start = Arc::new(Start { all: Barrier::new(threads + 1), span: OnceLock::new() });
     let mut parts = Vec::new();
     for (index, shard) in handle.shards().enumerate() {
         let part = Part { index, of: threads };
-        let (options, target) = (options.clone(), target.clone());
-        parts.push(handle.spawn_on(shard, move || drive(part, span, options, target)).map_err(
+        let (options, target, start) = (options.clone(), target.clone(), start.clone());
+        parts.push(handle.spawn_on(shard, move || drive(part, start, options, target)).map_err(
             |refused| format!("a thread of the load generator takes no work: {refused}"),
         )?);
     }
     runtime.block_on(async {
-        sleep_until(from).await;
+        let span = start.begins(options).await;
+        sleep_until(span.from).await;
         if options.json {
             tell(BEGIN);
         }
-        sleep_until(until).await;
+        sleep_until(span.until).await;
         if options.json {
             tell(END);
         }
@@ -218,14 +224,31 @@ struct Span {
     until: Instant,
 }
 
+/// Where the threads wait for each other.
+struct Start {
+    all: Barrier,
+    span: OnceLock<Span>,
+}
+
+impl Start {
+    /// Waits until every thread is here, and the main one. What is measured is the same for all of them.
+    async fn begins(&self, options: &Options) -> Span {
+        self.all.wait().await;
+        *self.span.get_or_init(|| {
+            let began = Instant::now();
+            let from = began + Duration::from_secs_f64(options.warmup);
+            Span { began, from, until: from + Duration::from_secs_f64(options.duration) }
+        })
+    }
+}
+
 /// One thread's connections, from the first to what they have counted.
-async fn drive(part: Part, span: Span, options: Options, target: Target) -> Tally {
+async fn drive(part: Part, start: Arc<Start>, options: Options, target: Target) -> Tally {
+    let (crowd, mut tasks) = Crowd::gather(part.of(options.idle).count() as u64, &target);
+    crowd.stands(STANDS_WITHIN).await;
+    let span = start.begins(&options).await;
     let tally = Rc::new(tally::Shared::new(span.from, span.until));
     let turnstile = Rc::new(Turnstile::default());
-    for _ in part.of(options.idle) {
-        drop(crate::spawn_local(connection::idle(target.clone(), tally.clone())));
-    }
-    let mut tasks = Vec::new();
     for (own, number) in part.of(options.connections).enumerate() {
         let schedule = options
             .rate
@@ -244,13 +267,25 @@ async fn drive(part: Part, span: Span, options: Options, target: Target) -> Tall
     sleep_until(span.until + LINGER).await;
     let grace = GRACE.min(span.until - span.from);
     let _ = timeout_at(span.until + grace, tally.settled()).await;
-    tally.should_idle(part.of(options.idle).count() as u64);
+    tally.missing(crowd.missing());
     // Dropped, each counts the requests that it still owes.
+    end(tasks).await;
+    tally.close()
+}
+
+/// Ends the tasks.
+///
+/// # Panics
+/// One of them has: what it should have counted is not there.
+async fn end(tasks: Vec<JoinHandle<()>>) {
     tasks.iter().for_each(JoinHandle::abort);
     for task in tasks {
-        let _ = task.await;
+        if let Err(error) = task.await
+            && let Ok(payload) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(payload);
+        }
     }
-    tally.close()
 }
 
 fn tell(line: &str) {
@@ -284,5 +319,23 @@ impl Target {
             format!("{authority} is no address with a port, as 127.0.0.1:8080 or [::1]:8080")
         })?;
         Ok(Target::of(address, path, options))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "of a connection")]
+    fn a_connection_that_panics_is_not_overlooked() {
+        crate::block_on(async {
+            let fails = crate::spawn_local(async { panic!("of a connection") });
+            let waits = crate::spawn_local(std::future::pending());
+            while !fails.is_finished() {
+                crate::yield_now().await;
+            }
+            end(vec![waits, fails]).await;
+        });
     }
 }

@@ -117,7 +117,7 @@ impl Reader {
             let length = self.chunk_size(stream).await?;
             if length > 0 {
                 // The line's end after it too.
-                self.skip(stream, length + 2).await?;
+                self.skip(stream, length.checked_add(2).ok_or(Trouble::Garbage)?).await?;
                 continue;
             }
             // Trailers, up to an empty line.
@@ -244,6 +244,10 @@ mod tests {
             (&b"SSH-2.0-OpenSSH\r\n\r\n"[..], Trouble::Garbage),
             (b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n", Trouble::Garbage),
             (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n", Trouble::Garbage),
+            (
+                b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+                Trouble::Garbage,
+            ),
             (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhel", Trouble::Read),
             (b"", Trouble::Read),
         ] {

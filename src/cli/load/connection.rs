@@ -18,7 +18,10 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// After a connection that could not be had, before the next is tried.
-const PAUSE: Duration = Duration::from_millis(10);
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
+/// A connection on which nothing was asked for so long may be closed by the server without being to blame. One that was in use
+/// just now may not: what was asked on it is lost.
+const RESTED: Duration = Duration::from_millis(100);
 /// By how much a timer may ring late on a thread that has time: a step of the wheel, one of `epoll_wait`, and as much again until
 /// the kernel runs the thread. What is more is the thread's lack of time.
 const TIMER_LATE: Duration = Duration::from_millis(4);
@@ -60,40 +63,54 @@ impl Target {
         }
     }
 
-    async fn connect(&self) -> Result<Link, Trouble> {
+    /// The last `count` requests of those that are sent at a time.
+    fn requests(&self, count: u32) -> &[u8] {
+        let one = self.request.len() / self.batch as usize;
+        &self.request[self.request.len() - one * count as usize..]
+    }
+
+    pub(super) async fn connect(&self) -> Result<Link, Trouble> {
         let connected = timeout(self.timeout, TcpStream::connect(self.address)).await;
         let stream = connected.map_err(|_| Trouble::Timeout)?.map_err(|_| Trouble::Connect)?;
         stream.set_nodelay(true).map_err(|_| Trouble::Connect)?;
-        Ok(Link { stream, reader: Reader::new() })
+        Ok(Link { stream, reader: Reader::new(), answered: None })
     }
 }
 
 /// An open connection.
-struct Link {
-    stream: TcpStream,
+pub(super) struct Link {
+    pub(super) stream: TcpStream,
     reader: Reader,
+    /// When the last answer was whole, if there was one.
+    answered: Option<Instant>,
 }
 
 impl Link {
-    /// Sends the requests and reads the answers; tells each to `answered`. True: the connection can be used again.
-    async fn ask(
+    /// Sends `count` requests and reads the answers; tells each to `answered`. True: the connection can be used again. False: it
+    /// cannot, and there may be fewer answers than requests.
+    pub(super) async fn ask(
         &mut self,
         target: &Target,
+        count: u32,
         mut answered: impl FnMut(u16),
     ) -> Result<bool, Trouble> {
-        let sent = timeout(target.timeout, self.send(&target.request)).await;
+        let sent = timeout(target.timeout, self.send(target.requests(count))).await;
         sent.map_err(|_| Trouble::Timeout)??;
-        let mut lives = true;
-        for _ in 0..target.batch {
+        for _ in 0..count {
             let answer = timeout(target.timeout, self.reader.answer(&mut self.stream)).await;
             let answer = answer.map_err(|_| Trouble::Timeout)??;
-            lives = !answer.closes;
             answered(answer.status);
-            if !lives {
-                break;
+            if answer.closes {
+                return Ok(false);
             }
         }
-        Ok(lives)
+        self.answered = Some(Instant::now());
+        Ok(true)
+    }
+
+    /// Whether it has answered, and has not been used for a while since.
+    fn is_rested(&self) -> bool {
+        self.answered.is_some_and(|at| at.elapsed() >= RESTED)
     }
 
     async fn send(&mut self, mut bytes: &[u8]) -> Result<(), Trouble> {
@@ -201,16 +218,15 @@ pub(super) async fn keep_asking(
         let behind = schedule.as_ref().map(|it| (it.due, it.interval));
         let owed = Owed::new(since, target.batch, behind, &tally);
         let outcome = ask_once(&mut link, &target, &owed).await;
+        if let Err(trouble) = outcome {
+            owed.failed(trouble);
+        }
         owed.paid();
         if let Some((turnstile, true)) = &gate {
             turnstile.turn();
         }
-        if let Err(trouble) = outcome {
-            link = None;
-            tally.failed(trouble);
-            if trouble == Trouble::Connect {
-                sleep(PAUSE).await;
-            }
+        if outcome == Err(Trouble::Connect) {
+            sleep(PAUSE).await;
         }
     }
     // Whoever measures the server finds it as it was.
@@ -218,6 +234,8 @@ pub(super) async fn keep_asking(
     drop(link);
 }
 
+/// Asks until all that is owed is answered: what the server leaves when it closes a connection goes on a new one, and the time
+/// that this takes counts. `link` is the connection that can be used again, before and after.
 async fn ask_once(
     link: &mut Option<Link>,
     target: &Target,
@@ -225,27 +243,25 @@ async fn ask_once(
 ) -> Result<(), Trouble> {
     let mut known = link.take();
     loop {
-        let was_used = known.is_some();
         let mut open = match known.take() {
             Some(open) => open,
             None => target.connect().await?,
         };
-        let mut answers = 0;
-        let asked = open.ask(target, |status| {
-            answers += 1;
-            owed.answered(status);
-        });
-        match asked.await {
-            Ok(lives) => {
-                if lives && !target.closes {
+        let rested = open.is_rested();
+        let left = owed.left.get();
+        match open.ask(target, left, |status| owed.answered(status)).await {
+            Ok(true) => {
+                if !target.closes {
                     *link = Some(open);
                 }
                 return Ok(());
             }
-            // The server has closed a connection that was silent, as it may (RFC 9112, 9.3.1): the request goes on a new one,
-            // and the time that this takes counts.
+            // It has said that it closes the connection after this answer; it was the last, or there are some behind it.
+            Ok(false) if owed.left.get() == 0 => return Ok(()),
+            Ok(false) => {}
+            // The server has closed a connection that was silent, as it may (RFC 9112, 9.3.1).
             Err(Trouble::Read | Trouble::Write)
-                if was_used && answers == 0 && open.reader.is_empty() => {}
+                if rested && owed.left.get() == left && open.reader.is_empty() => {}
             Err(trouble) => return Err(trouble),
         }
     }
@@ -280,8 +296,13 @@ impl<'a> Owed<'a> {
         let now = Instant::now();
         match status {
             200..300 => self.tally.answered(now, now.saturating_duration_since(self.since)),
-            _ => self.tally.failed(Trouble::Status),
+            _ => self.tally.failed(Trouble::Status, self.since, 1),
         }
+    }
+
+    /// Those that are left will not be answered.
+    fn failed(&self, trouble: Trouble) {
+        self.tally.failed(trouble, self.since, self.left.get());
     }
 
     /// They are answered, or have failed.
@@ -300,23 +321,6 @@ impl Drop for Owed<'_> {
             self.tally.still_waits(due, self.batch);
             due += interval;
         }
-    }
-}
-
-/// Asks once, and then keeps the connection open and silent.
-pub(super) async fn idle(target: Target, tally: Rc<Shared>) {
-    loop {
-        let Ok(mut link) = target.connect().await else {
-            sleep(PAUSE).await;
-            continue;
-        };
-        if let Ok(true) = link.ask(&target, |_| ()).await {
-            tally.idles();
-            // Nothing comes but the end.
-            let _ = link.stream.readable().await;
-            tally.idles_no_more();
-        }
-        sleep(PAUSE).await;
     }
 }
 

@@ -104,8 +104,6 @@ pub(super) struct Shared {
     open: Cell<usize>,
     /// Who waits until there are none.
     waiting: RefCell<Option<Waker>>,
-    /// Silent connections that are there.
-    idle: Cell<u64>,
 }
 
 impl Shared {
@@ -116,7 +114,6 @@ impl Shared {
             tally: RefCell::default(),
             open: Cell::default(),
             waiting: RefCell::default(),
-            idle: Cell::default(),
         }
     }
 
@@ -130,9 +127,14 @@ impl Shared {
         }
     }
 
-    pub(super) fn failed(&self, trouble: Trouble) {
+    /// So many requests, sent or due at `since`, have failed. Each counts as an error, and for as long as it has waited: failing
+    /// makes no percentile better. But for what is told at once, a refusal or an error's status: as a short latency it would.
+    pub(super) fn failed(&self, trouble: Trouble, since: Instant, count: u32) {
         if self.from <= Instant::now() {
-            self.add(trouble, 1);
+            self.add(trouble, count.into());
+            if !matches!(trouble, Trouble::Connect | Trouble::Status) {
+                self.still_waits(since, count);
+            }
         }
     }
 
@@ -149,7 +151,7 @@ impl Shared {
         self.still_waits(since, count);
     }
 
-    /// So many requests, sent or due at `since`, wait still: that is their latency.
+    /// So many requests, sent or due at `since`, have no answer yet: how long they wait for it is their latency.
     pub(super) fn still_waits(&self, since: Instant, count: u32) {
         let age = Instant::now().saturating_duration_since(since);
         (0..count).for_each(|_| self.tally.borrow_mut().record(age));
@@ -187,19 +189,9 @@ impl Shared {
         .await;
     }
 
-    /// A silent connection is there.
-    pub(super) fn idles(&self) {
-        self.idle.set(self.idle.get() + 1);
-    }
-
-    /// A silent connection has been lost.
-    pub(super) fn idles_no_more(&self) {
-        self.idle.set(self.idle.get() - 1);
-    }
-
-    /// So many silent connections should be there now; those that are not are errors.
-    pub(super) fn should_idle(&self, wanted: u64) {
-        self.add(Trouble::Idle, wanted.saturating_sub(self.idle.get()));
+    /// So many silent connections are not there at the end.
+    pub(super) fn missing(&self, count: u64) {
+        self.add(Trouble::Idle, count);
     }
 
     /// What the thread did with its time.

@@ -135,16 +135,64 @@ fn errors_are_told_apart() {
 /// A server may close a connection on which nothing has been asked for a while.
 #[test]
 fn a_connection_that_was_closed_between_two_requests_is_no_error() {
-    let address = made_up(|mut stream| {
-        for _ in 0..2 {
-            if !read_head(&mut stream) || stream.write_all(OK).is_err() {
-                return;
-            }
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = connections.clone();
+    let address = made_up(move |mut stream| {
+        count.fetch_add(1, Ordering::Relaxed);
+        if read_head(&mut stream) {
+            let _ = stream.write_all(OK);
+        }
+    });
+    // A quarter of a second between two requests of a connection.
+    let figures = measured(&format!("http://{address}/"), &["-c", "2", "--rate", "8"]);
+    assert!(number(&figures, "requests") >= 2.0, "{figures}");
+    assert_eq!(figures["errors"], serde_json::json!({}));
+    assert!(connections.load(Ordering::Relaxed) > 2, "each is closed after an answer");
+}
+
+/// The request has been read, and the connection ends without an answer.
+#[test]
+fn a_server_that_drops_requests_has_errors() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let count = dropped.clone();
+    let address = made_up(move |mut stream| {
+        if read_head(&mut stream) && stream.write_all(OK).is_ok() && read_head(&mut stream) {
+            count.fetch_add(1, Ordering::Relaxed);
         }
     });
     let figures = measured(&format!("http://{address}/"), &["-c", "2"]);
-    assert!(number(&figures, "requests") > 10.0, "{figures}");
-    assert_eq!(figures["errors"], serde_json::json!({}));
+    let (requests, errors) = (number(&figures, "requests"), number(&figures["errors"], "read"));
+    assert!(dropped.load(Ordering::Relaxed) > 10);
+    assert!(errors >= requests / 2.0, "every second one is dropped: {figures}");
+    assert_eq!(counted(&figures) as f64, requests + errors, "{figures}");
+}
+
+#[test]
+fn pipelined_requests_behind_a_close_are_not_forgotten() {
+    const TAKES: Duration = Duration::from_millis(20);
+    // How many requests each connection was sent. It answers the first one.
+    let counts = Arc::new(std::sync::Mutex::new(Vec::<Arc<AtomicUsize>>::new()));
+    let known = counts.clone();
+    let address = made_up(move |mut stream| {
+        let own = Arc::new(AtomicUsize::new(0));
+        known.lock().expect("unpoisoned").push(own.clone());
+        if read_head(&mut stream) {
+            std::thread::sleep(TAKES);
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+            own.fetch_add(1, Ordering::Relaxed);
+            while read_head(&mut stream) {
+                own.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let figures = measured(&format!("http://{address}/"), &["-c", "1", "--pipeline", "4"]);
+    assert_eq!(figures["errors"].get("read"), None, "{figures}");
+    let counts: Vec<usize> =
+        counts.lock().expect("unpoisoned").iter().map(|it| it.load(Ordering::Relaxed)).collect();
+    assert!(counts.starts_with(&[4, 3, 2, 1, 4, 3, 2, 1]), "{counts:?}");
+    // The last of four is behind three others, and they count from when they were sent together.
+    assert!(longest(&figures) >= 4.0 * TAKES.as_millis() as f64, "{figures}");
 }
 
 /// The longest latency, in milliseconds.
@@ -196,6 +244,8 @@ fn a_server_that_does_not_read_is_given_up() {
     let flags = ["-c", "1", "--upload", "50000000", "--timeout", "0.2"];
     let figures = measured(&format!("http://{address}/"), &flags);
     assert!(figures["errors"]["timeout"].as_u64() >= Some(1), "{figures}");
+    // What is given up has waited for so long.
+    assert!(longest(&figures) >= 200.0, "{figures}");
 }
 
 #[test]
@@ -205,6 +255,35 @@ fn silent_connections_that_are_not_kept_are_told() {
     let figures = measured(&format!("http://{address}/"), &["-c", "1", "--idle", "3"]);
     assert_eq!(figures["errors"], serde_json::json!({ "idle": 3 }), "{figures}");
     assert!(number(&figures, "requests") > 0.0, "{figures}");
+}
+
+/// The crowd is not answered until all of it has connected; whoever comes besides comes when all of it has been answered.
+#[test]
+fn nothing_is_asked_before_the_silent_connections_stand() {
+    const CROWD: usize = 40;
+    let connected = Arc::new(AtomicUsize::new(0));
+    let too_early = Arc::new(AtomicUsize::new(0));
+    let (count, early, done) =
+        (connected.clone(), too_early.clone(), Arc::new(AtomicUsize::new(0)));
+    let address = made_up(move |mut stream| {
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        if number >= CROWD && done.load(Ordering::Relaxed) < CROWD {
+            early.fetch_add(1, Ordering::Relaxed);
+        }
+        while read_head(&mut stream) {
+            until("the crowd has connected", || count.load(Ordering::Relaxed) >= CROWD);
+            done.fetch_add(1, Ordering::Relaxed);
+            if stream.write_all(OK).is_err() {
+                return;
+            }
+        }
+    });
+    let flags = ["-c", "2", "--idle", "40", "--threads", "2"];
+    let figures = measured(&format!("http://{address}/"), &flags);
+    assert_eq!(figures["errors"], serde_json::json!({}), "{figures}");
+    assert!(number(&figures, "requests") > 0.0, "{figures}");
+    assert_eq!(connected.load(Ordering::Relaxed), CROWD + 2);
+    assert_eq!(too_early.load(Ordering::Relaxed), 0);
 }
 
 /// A thread that would run and is given no CPU is as busy as one that runs.
