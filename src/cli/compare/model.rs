@@ -93,7 +93,9 @@ pub(crate) struct Round {
     /// CPU time of the contender's process.
     pub(crate) user_micros: u64,
     pub(crate) system_micros: u64,
-    pub(crate) context_switches: u64,
+    /// None: a thread ended meanwhile, so they cannot be told.
+    #[serde(default)]
+    pub(crate) context_switches: Option<u64>,
     /// Resident memory at the end of the round.
     pub(crate) rss_bytes: u64,
     /// Share of its time in which the generator's busiest thread had a CPU, or waited for one: 1.0 is all of it.

@@ -11,6 +11,7 @@ use super::run::Stop;
 use crate::id::CpuId;
 use crate::sys::affinity::AffinityMask;
 use crate::sys::process::{has_ended, kill_group};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::ops::Sub;
@@ -52,9 +53,9 @@ pub(crate) fn cpu_time(pid: u32) -> Option<CpuTime> {
     Some(CpuTime { user: time(ticks(11)?), system: time(ticks(12)?) })
 }
 
-/// Times that its threads were taken off a CPU, or left it.
-pub(crate) fn context_switches(pid: u32) -> u64 {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+/// Times that each of its threads was taken off a CPU, or left it. Threads that have ended are not counted.
+pub(crate) fn context_switches(pid: u32) -> BTreeMap<u32, u64> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let of_thread = |status: String| -> u64 {
         status
             .lines()
@@ -62,11 +63,22 @@ pub(crate) fn context_switches(pid: u32) -> u64 {
             .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
             .sum()
     };
-    tasks
-        .flatten()
-        .filter_map(|task| fs::read_to_string(task.path().join("status")).ok())
-        .map(of_thread)
-        .sum()
+    let counted = |task: fs::DirEntry| {
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        Some((task.file_name().to_str()?.parse().ok()?, of_thread(status)))
+    };
+    tasks.filter_map(counted).collect()
+}
+
+/// The switches between two moments. None: a thread has ended meanwhile, and nobody knows what it had.
+pub(crate) fn switches_since(
+    after: &BTreeMap<u32, u64>,
+    before: &BTreeMap<u32, u64>,
+) -> Option<u64> {
+    // Fewer than before are another thread's of the same number.
+    let lives = |(thread, count): (&u32, &u64)| after.get(thread).is_some_and(|now| now >= count);
+    let sum = |all: &BTreeMap<u32, u64>| all.values().sum::<u64>();
+    before.iter().all(lives).then(|| sum(after) - sum(before))
 }
 
 /// Resident memory in bytes.
@@ -117,7 +129,7 @@ impl Running {
         let mut child = spawn_on(cpus, command)
             .map_err(|error| format!("{name} cannot be started: {error}"))?;
         let leash = child.stdin.take();
-        let (send, lines) = mpsc::channel();
+        let (send, lines) = mpsc::sync_channel(LINES_MAX);
         if let Some(out) = child.stdout.take() {
             read_lines(out, send).map_err(|error| format!("no thread to read {name}: {error}"))?;
         }
@@ -207,15 +219,42 @@ fn spawn_on(cpus: &[CpuId], command: &mut Command) -> io::Result<Child> {
     child
 }
 
-fn read_lines(out: ChildStdout, lines: mpsc::Sender<String>) -> io::Result<()> {
+/// Lines that wait for somebody who reads them. More are lost: nobody has wanted them.
+const LINES_MAX: usize = 16;
+/// Bytes of a line. The rest of a longer one is lost.
+const LINE_MAX: usize = 1 << 20;
+
+/// Reads to the end, also if nobody wants the lines: the program may write what it likes, and as much.
+fn read_lines(out: ChildStdout, lines: mpsc::SyncSender<String>) -> io::Result<()> {
     let read = move || {
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            if lines.send(line).is_err() {
-                return;
-            }
+        let mut out = BufReader::new(out);
+        while let Ok(Some(line)) = next_line(&mut out) {
+            let _ = lines.try_send(line);
         }
     };
     thread::Builder::new().name("lines".into()).spawn(read).map(drop)
+}
+
+/// The next line, without its end. None: there is none.
+fn next_line(out: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    loop {
+        let piece = match out.fill_buf() {
+            Ok(piece) => piece,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let end = piece.iter().position(|byte| *byte == b'\n');
+        let is_over = end.is_some() || piece.is_empty();
+        let kept = &piece[..end.unwrap_or(piece.len())];
+        line.extend_from_slice(&kept[..kept.len().min(LINE_MAX - line.len())]);
+        let read = end.map_or(piece.len(), |end| end + 1);
+        out.consume(read);
+        if is_over {
+            let is_line = read > 0 || !line.is_empty();
+            return Ok(is_line.then(|| String::from_utf8_lossy(&line).into_owned()));
+        }
+    }
 }
 
 /// The flags of `burn`: a neighbour that takes most of one CPU.
@@ -246,5 +285,33 @@ pub(crate) fn burn(options: &Burn) -> ExitCode {
         if options.percent < 100 {
             thread::sleep(Duration::from_micros((100 - options.percent) * 100));
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_bounded_and_may_be_of_any_bytes() {
+        let mut text = b"\xff\n\n".to_vec();
+        text.extend(vec![b'x'; LINE_MAX + 10]);
+        text.extend(b"\nlast");
+        let mut out = BufReader::with_capacity(100, &text[..]);
+        let mut next = || next_line(&mut out).expect("readable");
+        assert_eq!(next().as_deref(), Some("\u{fffd}"));
+        assert_eq!(next().as_deref(), Some(""));
+        assert_eq!(next().map(|line| line.len()), Some(LINE_MAX));
+        assert_eq!(next().as_deref(), Some("last"));
+        assert_eq!(next(), None);
+    }
+
+    #[test]
+    fn switches_of_a_thread_that_has_ended_are_unknown() {
+        let of = |all: &[(u32, u64)]| all.iter().copied().collect::<BTreeMap<_, _>>();
+        let before = of(&[(1, 5), (2, 7)]);
+        assert_eq!(switches_since(&of(&[(1, 6), (2, 7), (3, 4)]), &before), Some(5));
+        assert_eq!(switches_since(&of(&[(1, 6), (3, 4)]), &before), None);
+        assert_eq!(switches_since(&of(&[(1, 6), (2, 1)]), &before), None);
     }
 }

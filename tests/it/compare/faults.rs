@@ -5,10 +5,11 @@ use crate::serve::eventually;
 use crate::serve::program::Serve;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 /// Flags of a run that takes little time.
 const SHORT: [&str; 6] = ["--duration", "0.3", "--rounds", "2", "--scenario", "few"];
@@ -126,6 +127,49 @@ fn what_makes_no_sense_is_refused_at_once() {
     }
 }
 
+/// It neither ends its answer nor is ever silent for long.
+#[test]
+fn garbage_without_an_end_is_an_error_row_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let endless = made_up(|mut stream| {
+        while stream.write_all(b"x").is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let torrent = made_up(|mut stream| while stream.write_all(&[b'x'; 9000]).is_ok() {});
+    let flags = [
+        "--contender",
+        "tokio",
+        "--contender",
+        &format!("endless=http://{endless}"),
+        "--contender",
+        &format!("torrent=http://{torrent}"),
+    ];
+    let output = compare(directory.path(), &flags);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = report(directory.path());
+    assert_eq!(contender(&report, "tokio"), (&serde_json::Value::Null, 2));
+    for name in ["endless", "torrent"] {
+        let (failure, rounds) = contender(&report, name);
+        assert_eq!(rounds, 0);
+        assert!(failure.as_str().is_some_and(|it| it.contains("not HTTP")), "{failure}");
+    }
+}
+
+/// A line that is no text, and more output than anybody keeps.
+#[test]
+fn a_program_may_write_what_it_likes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = env!("CARGO_BIN_EXE_corelane");
+    let script = format!(
+        r#"printf "\377\n"; head -c 3000000 /dev/zero; yes | head -n 100000; exec {server} contender tokio --listen {{addr}}"#
+    );
+    let command = format!("x=sh -c 'set -e; {script}'");
+    let output = compare(directory.path(), &["--contender", "tokio", "--command", &command]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(contender(&report(directory.path()), "x"), (&serde_json::Value::Null, 2));
+}
+
 #[test]
 fn no_time_is_no_duration() {
     let output = run(&["compare", "--duration", "0"]);
@@ -231,6 +275,15 @@ fn ctrl_c_ends_the_children_and_writes_what_was_measured() {
     let directory = tempfile::tempdir().expect("a directory");
     let run = running(directory.path(), "1000");
     signal(run.child.0.id(), Signal::INT);
+    assert_eq!(run.ends(), Some(130));
+    was_interrupted(directory.path());
+}
+
+#[test]
+fn a_request_to_end_is_as_good_as_ctrl_c() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = running(directory.path(), "1000");
+    signal(run.child.0.id(), Signal::TERM);
     assert_eq!(run.ends(), Some(130));
     was_interrupted(directory.path());
 }

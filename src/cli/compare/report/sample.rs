@@ -48,7 +48,7 @@ pub(super) fn round(number: u32, rate: f64, tail: f64, cpu: f64) -> Round {
         latencies: bins.to_vec(),
         user_micros: (requests as f64 * cpu * 0.4) as u64,
         system_micros: (requests as f64 * cpu * 0.6) as u64,
-        context_switches: requests / 50,
+        context_switches: Some(requests / 50),
         rss_bytes: 12_500_000,
         generator_busy: 0.6,
         ..Round::default()
@@ -191,7 +191,7 @@ pub(super) fn sample() -> Report {
     same.contenders[0].rounds[2].generator_busy = 0.97;
     same.contenders[2].failure = Some("never ready:\n<b>refused</b> `for 5 s`".into());
     for round in &mut same.contenders[3].rounds {
-        (round.rss_bytes, round.context_switches) = (0, 0);
+        (round.rss_bytes, round.context_switches) = (0, None);
     }
     report(vec![hello, tail, same])
 }

@@ -245,7 +245,9 @@ impl Figures {
             errors: errors(rounds),
             user: of_known(|round| round.user_micros),
             system: of_known(|round| round.system_micros),
-            switches: of_known(|round| round.context_switches),
+            // Of those rounds alone that can be told it would be the figure of other rounds than the rest.
+            switches: of_known(|round| round.context_switches.unwrap_or(0))
+                .filter(|_| known.iter().all(|round| round.context_switches.is_some())),
             rss_bytes: median(rounds.iter().map(|round| round.rss_bytes as f64))
                 .filter(|bytes| *bytes > 0.0),
             generator: generator
