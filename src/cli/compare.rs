@@ -107,8 +107,9 @@ pub(super) struct Options {
     #[arg(long, default_value = "all")]
     cores: crate::topology::Cores,
 
-    /// Bytes of each answer, or of each request that is sent up.
-    #[arg(long)]
+    /// Bytes of each answer in the scenarios hello and download, and of each request in upload; 64 MiB at most. The others stay as
+    /// they are.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=contender::BYTES_MAX as u64))]
     payload: Option<u64>,
 
     /// Requests per second that are due, whatever becomes of those before. Default: as many as are answered.

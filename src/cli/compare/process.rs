@@ -11,6 +11,7 @@ use super::run::Stop;
 use crate::id::CpuId;
 use crate::sys::affinity::AffinityMask;
 use crate::sys::process::{has_ended, kill_group};
+use crate::sys::thread::own_cpu_time;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -29,6 +30,12 @@ const TICKS: u64 = 100;
 pub(crate) struct CpuTime {
     pub(crate) user: Duration,
     pub(crate) system: Duration,
+}
+
+impl CpuTime {
+    pub(crate) fn total(self) -> Duration {
+        self.user + self.system
+    }
 }
 
 impl Sub for CpuTime {
@@ -268,22 +275,47 @@ pub(crate) struct Burn {
     cpu: usize,
 }
 
+/// Threads that compute. The scheduler gives each thread of a CPU as much as any other, so one would have half of it beside a
+/// server's, and a third beside a server's and a generator's.
+const BURNING: u32 = 4;
+/// How long one computes until it looks whether it has done enough.
+const BURNS_FOR: Duration = Duration::from_millis(1);
+/// How far it may be behind: what it did not get before is lost, and not taken later.
+const BEHIND_MAX: Duration = Duration::from_millis(50);
+
 /// Computes until standard input ends.
 pub(crate) fn burn(options: &Burn) -> ExitCode {
     let cpu = CpuId(options.cpu);
-    let prepared = crate::sys::affinity::pin_current_thread(cpu).and_then(|()| end_with_parent());
+    let share = options.percent as f64 / 100.0 / f64::from(BURNING);
+    // The others inherit the mask.
+    let prepared = end_with_parent()
+        .and_then(|()| crate::sys::affinity::pin_current_thread(cpu))
+        .and_then(|()| {
+            let each = |_| thread::Builder::new().spawn(move || take(share)).map(drop);
+            (1..BURNING).try_for_each(each)
+        });
     if let Err(error) = prepared {
         eprintln!("corelane: no neighbour on {cpu}: {error}");
         return ExitCode::from(2);
     }
     println!("burning");
+    take(share)
+}
+
+/// Takes this share of a CPU, by the CPU time of the calling thread: it does not rest while it has had less.
+fn take(share: f64) -> ! {
+    let (mut began, mut had) = (Instant::now(), own_cpu_time());
     loop {
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_micros(options.percent * 100) {
-            std::hint::spin_loop();
+        let until = own_cpu_time() + BURNS_FOR;
+        while own_cpu_time() < until {
+            (0..1000).for_each(|_| std::hint::spin_loop());
         }
-        if options.percent < 100 {
-            thread::sleep(Duration::from_micros((100 - options.percent) * 100));
+        let ran = own_cpu_time().saturating_sub(had);
+        let due = began.elapsed().mul_f64(share);
+        if ran > due {
+            thread::sleep((ran - due).div_f64(share));
+        } else if due - ran > BEHIND_MAX {
+            (began, had) = (Instant::now(), own_cpu_time());
         }
     }
 }

@@ -118,6 +118,7 @@ fn what_makes_no_sense_is_refused_at_once() {
         (&["--cores", "4000"], "4000"),
         (&["--from", "/no/such/file"], "cannot be read"),
         (&["--rate", "0"], "--rate"),
+        (&["--payload", "67108865"], "--payload"),
         (&["--command", "x=sh -c 'server"], "a quote is not closed"),
         (&["--from", file.to_str().expect("a path")], "no report of this program"),
     ] {
@@ -348,4 +349,73 @@ fn a_guard_ends_whatever_its_program_has_started() {
         assert!(guard.0.wait().expect("it ends").success());
         assert!(family.into_iter().all(is_gone), "{script}: something is left");
     }
+}
+
+/// What a shell has started before it became this program is a child of it, and none of its business.
+#[test]
+fn a_server_that_the_shell_has_started_lives_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().to_str().expect("a path");
+    let script = format!(
+        "sleep 1000 & echo $! >{out}/pid; exec {} compare --out {out} {} --contender tokio",
+        env!("CARGO_BIN_EXE_corelane"),
+        SHORT.join(" ")
+    );
+    let output = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("started");
+    let pid = fs::read_to_string(directory.path().join("pid")).expect("written");
+    let pid = pid.trim().parse().expect("a number");
+    let lives = self::words(pid) == ["sleep", "1000"];
+    let _ = kill_process(process(pid), Signal::KILL);
+    assert!(output.success());
+    assert!(lives, "what it had not started is gone");
+}
+
+/// Whoever is measured has done nothing wrong then.
+#[test]
+fn a_generator_that_dies_is_no_failure_of_the_contender() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().to_str().expect("a path");
+    let flags = ["compare", "--out", out, "--scenario", "few", "--contender", "tokio"];
+    // Once is made up for. Twice is a round that is missing.
+    for (deaths, rounds) in [(1, 2), (2, 1)] {
+        let child = corelane(&[&flags[..], &["--rounds", "2", "--duration", "1"]].concat())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("started");
+        let mut child = Ends(child);
+        let mut last = 0;
+        for _ in 0..deaths {
+            last = eventually("another generator runs", || {
+                let all = family(child.0.id());
+                let is_next = |&pid: &u32| pid != last && words(pid).iter().any(|it| it == "load");
+                all.into_iter().find(is_next)
+            });
+            signal(last, Signal::KILL);
+        }
+        assert!(child.0.wait().expect("it ends").success());
+        let report = report(directory.path());
+        assert_eq!(contender(&report, "tokio"), (&serde_json::Value::Null, rounds));
+        let dropped = &report["scenarios"][0]["contenders"][0]["dropped"];
+        assert_eq!(dropped.as_array().map(Vec::len), Some(2 - rounds), "{dropped}");
+        let page = fs::read_to_string(directory.path().join("report.md")).expect("written");
+        assert_eq!(page.contains("the round is dropped"), deaths == 2, "{page}");
+    }
+}
+
+#[test]
+fn a_scenario_that_cannot_be_had_at_a_rate_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("skewed.toml");
+    fs::write(&file, "name = 'mine'\npath = '/'\nskewed = true\n").expect("written");
+    let (file, out) = (file.to_str().expect("a path"), directory.path().to_str().expect("a path"));
+    let output = run(&["compare", "--rate", "100", "--scenario-file", file, "--out", out]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("--rate makes no sense in mine"), "{said}");
 }

@@ -66,7 +66,13 @@ pub(super) fn contender(name: &str, rounds: Vec<Round>) -> Contender {
         "thread-per-connection" => "thread per connection",
         other => other,
     };
-    Contender { name: name.into(), architecture: architecture.into(), rounds, failure: None }
+    Contender {
+        name: name.into(),
+        architecture: architecture.into(),
+        rounds,
+        failure: None,
+        dropped: Vec::new(),
+    }
 }
 
 /// A scenario with these contenders.
@@ -78,6 +84,7 @@ pub(super) fn scenario(name: &str, contenders: Vec<Contender>) -> Scenario {
         connections: 256,
         rate: None,
         payload: 0,
+        pipeline: 1,
         contenders,
     }
 }

@@ -206,6 +206,8 @@ pub(super) struct Figures {
     pub(super) rss_bytes: Option<f64>,
     /// What the generator's busiest thread did with its time, in the round where it was busiest.
     pub(super) generator: Shares,
+    /// Share of its CPU that the neighbour had.
+    pub(super) neighbour: Option<f64>,
     /// Requests of all rounds by core.
     pub(super) per_core: Vec<u64>,
     /// Foreign wakes, steals and inbox messages per 1,000 requests.
@@ -253,6 +255,7 @@ impl Figures {
             generator: generator
                 .filter(|shares| shares.busy.is_finite() && shares.waited.is_finite())
                 .fold(Shares::default(), Shares::busier),
+            neighbour: median(rounds.iter().filter_map(|round| round.neighbour)),
             per_core: per_core(rounds),
             crossed: crossed(rounds),
         }
