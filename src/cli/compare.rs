@@ -1,7 +1,7 @@
 //! `corelane compare`: several architectures of an HTTP server, on the same work, one after the other and again.
 //!
 //! Each contender is a process of its own, and so is the load generator: what one does with memory, CPUs or the scheduler
-//! stays with it. In a round every contender runs once, in an order that rotates from round to round; differences are taken
+//! stays with it. In a round every contender runs once, in an order that rotates and turns round from round to round; differences are taken
 //! within a round, so that a machine that drifts, drifts for all. What is said at the end is made from the raw figures
 //! alone, which `report.json` holds.
 
@@ -38,6 +38,9 @@ const INTERRUPTED: u8 = 130;
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Measure several architectures of an HTTP server on the same work, and say which won.
+    ///
+    /// Ctrl-C, SIGTERM and SIGHUP end it early: the report says what was measured until then, and the exit status is 130. A second
+    /// Ctrl-C ends it at once, without a report.
     Compare(Options),
     /// Send requests to a server and measure how it answers.
     Load(load::Options),

@@ -277,7 +277,7 @@ pub(crate) struct Burn {
 
 /// Threads that compute. The scheduler gives each thread of a CPU as much as any other, so one would have half of it beside a
 /// server's, and a third beside a server's and a generator's.
-const BURNING: u32 = 4;
+const BURNING: u32 = 8;
 /// How long one computes until it looks whether it has done enough.
 const BURNS_FOR: Duration = Duration::from_millis(1);
 /// How far it may be behind: what it did not get before is lost, and not taken later.

@@ -419,3 +419,30 @@ fn a_scenario_that_cannot_be_had_at_a_rate_is_refused() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("--rate makes no sense in mine"), "{said}");
 }
+
+/// Also while it waits for a contender that does not end.
+#[test]
+fn a_second_ctrl_c_ends_it_at_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().to_str().expect("a path");
+    let flags = ["--scenario", "few", "--duration", "100", "--contender", "tokio"];
+    let child = corelane(&[&["compare", "--out", out], &flags[..]].concat())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("started");
+    let mut child = Ends(child);
+    family_with(child.0.id(), "load");
+    let (_, contender) = family_with(child.0.id(), "contender");
+    signal(contender, Signal::STOP);
+    let status = eventually("it ends", || {
+        let ended = child.0.try_wait().expect("a child");
+        if ended.is_none() {
+            signal(child.0.id(), Signal::INT);
+        }
+        ended
+    });
+    signal(contender, Signal::KILL);
+    assert_eq!(status.code(), Some(130));
+    let said = std::io::read_to_string(child.0.stdout.take().expect("piped")).expect("read");
+    assert!(!said.contains("report:"), "{said}");
+}
