@@ -81,6 +81,6 @@ fn what_the_neighbour_had_is_written_down() {
     assert!(output.status.success(), "{}", super::text(&output.stderr));
     let round = &report(directory.path())["scenarios"][0]["contenders"][0]["rounds"][0];
     let had = round["neighbour"].as_f64().expect("a share");
-    eprintln!("the neighbour had {had}");
-    assert!(had > 0.1 && had < 1.05, "{round}");
+    // How much it gets is for whoever else wants the CPU to say.
+    assert!(had > 0.0 && had < 1.05, "{had}");
 }
