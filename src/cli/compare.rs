@@ -1,7 +1,7 @@
 //! `corelane compare`: several architectures of an HTTP server, on the same work, one after the other and again.
 //!
 //! Each contender is a process of its own, and so is the load generator: what one does with memory, CPUs or the scheduler
-//! stays with it. In a round every contender runs once, in an order that rotates from round to round; differences are taken
+//! stays with it. In a round every contender runs once, in an order that rotates and turns round from round to round; differences are taken
 //! within a round, so that a machine that drifts, drifts for all. What is said at the end is made from the raw figures
 //! alone, which `report.json` holds.
 
@@ -19,7 +19,7 @@ mod versions;
 mod words;
 
 use super::{CANNOT_START, load};
-use crate::signal::ctrl_c;
+use crate::signal::{Signal, SignalKind, signal};
 use clap::{Args, Subcommand};
 use model::Report;
 use output::Output;
@@ -29,11 +29,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::task::{Context, Poll};
+
+/// The exit status of a run that was interrupted.
+const INTERRUPTED: u8 = 130;
 
 /// The commands that measure, and those of the processes that they start.
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Measure several architectures of an HTTP server on the same work, and say which won.
+    ///
+    /// Ctrl-C, SIGTERM and SIGHUP end it early: the report says what was measured until then, and the exit status is 130. A second
+    /// Ctrl-C ends it at once, without a report.
     Compare(Options),
     /// Send requests to a server and measure how it answers.
     Load(load::Options),
@@ -103,8 +110,9 @@ pub(super) struct Options {
     #[arg(long, default_value = "all")]
     cores: crate::topology::Cores,
 
-    /// Bytes of each answer, or of each request that is sent up.
-    #[arg(long)]
+    /// Bytes of each answer in the scenarios hello and download, and of each request in upload; 64 MiB at most. The others stay as
+    /// they are.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=contender::BYTES_MAX as u64))]
     payload: Option<u64>,
 
     /// Requests per second that are due, whatever becomes of those before. Default: as many as are answered.
@@ -156,7 +164,7 @@ fn run(options: &Options) -> ExitCode {
     match written {
         Ok((output, interrupted)) => {
             show(&format!("report: {}", output.page().display()));
-            if interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS }
+            if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS }
         }
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "corelane: {error}");
@@ -183,25 +191,60 @@ fn measure(options: &Options, output: &Output) -> Result<Report, String> {
     Ok(run::run(plan, &stop, show))
 }
 
-/// Says when Ctrl-C has been pressed.
+/// Says when Ctrl-C has been pressed, or a signal wants it to end; whoever presses Ctrl-C once more does not want to wait. A
+/// SIGHUP that is ignored, as under nohup, stays so.
 fn interrupted() -> Result<Arc<run::Stop>, String> {
     let stop = Arc::new(run::Stop::default());
     let (tell, ready) = mpsc::channel();
     let there = stop.clone();
     let listen = move || {
-        let _ = crate::runtime::block_on::block_on(async {
-            let signal = ctrl_c();
-            let _ = tell.send(());
-            signal.await
+        crate::runtime::block_on::block_on(async {
+            let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
+            if !is_ignored(SignalKind::hangup()) {
+                kinds.push(SignalKind::hangup());
+            }
+            let signals = kinds.into_iter().map(|kind| signal(kind).map(|signal| (kind, signal)));
+            let mut signals: Vec<_> = match signals.collect() {
+                Ok(signals) => signals,
+                Err(error) => {
+                    let _ = tell.send(Err(error));
+                    return;
+                }
+            };
+            let _ = tell.send(Ok(()));
+            loop {
+                let caught = |context: &mut Context<'_>| {
+                    let came = |(kind, signal): &mut (SignalKind, Signal)| {
+                        signal.poll_recv(context).is_ready().then_some(*kind)
+                    };
+                    signals.iter_mut().find_map(came).map_or(Poll::Pending, Poll::Ready)
+                };
+                let kind = std::future::poll_fn(caught).await;
+                if there.is_requested() && kind == SignalKind::interrupt() {
+                    // All children end when this process does.
+                    std::process::exit(i32::from(INTERRUPTED));
+                }
+                there.request();
+            }
         });
-        there.request();
     };
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(listen)
         .map_err(|error| format!("no thread to listen for Ctrl-C: {error}"))?;
-    let _ = ready.recv();
-    Ok(stop)
+    match ready.recv() {
+        Ok(Ok(())) => Ok(stop),
+        Ok(Err(error)) => Err(format!("no signal can be waited for: {error}")),
+        Err(_) => Err("no signal can be waited for".to_owned()),
+    }
+}
+
+/// Whether whoever has started this process wants it not to hear of a signal.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
 }
 
 fn read(file: &Path) -> Result<Report, String> {

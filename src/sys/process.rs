@@ -3,13 +3,14 @@
 //! Owns nothing. Numbers of processes are used again by the system, so each call says when the one that it is given is sure to be
 //! the one that is meant.
 
-use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, getppid, kill_process,
     kill_process_group, set_child_subreaper, set_parent_process_death_signal, wait, waitid,
 };
 use std::fs;
 use std::io;
+use std::thread;
+use std::time::Duration;
 
 /// From now on whatever descends from this process becomes its child when it loses its parent.
 ///
@@ -45,21 +46,36 @@ pub(crate) fn kill_group(leader: u32) {
     }
 }
 
-/// Kills whatever descends from this process, and waits for what has ended of it. True: nothing is left. Otherwise there may be
-/// some that have not ended yet, or were started meanwhile. Only for a process that has called `adopt_descendants`, or some would
-/// get away, and that waits for no child of its own any more.
-pub(crate) fn kill_descendants() -> bool {
-    let own = getpid().as_raw_nonzero().get() as u32;
-    descendants(own, &parents()).into_iter().filter_map(pid).for_each(|pid| {
-        let _ = kill_process(pid, Signal::KILL);
-    });
+/// The children of this process, also those that it has from the program that it was before.
+pub(crate) fn children() -> Vec<u32> {
+    let own = own();
+    parents().into_iter().filter(|(_, parent)| *parent == own).map(|(pid, _)| pid).collect()
+}
+
+/// Kills whatever descends from this process, but for these and what descends from them, and waits for what has ended of it, until
+/// nothing is left or so much time is over: the system cannot kill at once what waits for a disk. Only for a process that has
+/// called `adopt_descendants`, or some would get away, and that waits for no child of its own any more.
+pub(crate) fn kill_descendants(spared: &[u32], within: Duration) {
+    let mut left = within;
     loop {
-        match wait(WaitOptions::NOHANG) {
-            Ok(Some(_)) => {}
-            Ok(None) => return false,
-            Err(error) => return error == Errno::CHILD,
+        let all = descendants(own(), &parents(), spared);
+        for pid in all.iter().copied().filter_map(pid) {
+            let _ = kill_process(pid, Signal::KILL);
         }
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        if all.is_empty() || left.is_zero() {
+            return;
+        }
+        thread::sleep(LOOKS_EVERY);
+        left = left.saturating_sub(LOOKS_EVERY);
     }
+}
+
+/// Between two looks whether something is left.
+const LOOKS_EVERY: Duration = Duration::from_millis(1);
+
+fn own() -> u32 {
+    getpid().as_raw_nonzero().get() as u32
 }
 
 fn pid(number: u32) -> Option<Pid> {
@@ -83,13 +99,14 @@ fn parent(stat: &str) -> Option<u32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Those below `root`, without it.
-fn descendants(root: u32, parents: &[(u32, u32)]) -> Vec<u32> {
+/// Those below `root`, without it and the families of those that are spared.
+fn descendants(root: u32, parents: &[(u32, u32)], spared: &[u32]) -> Vec<u32> {
     let mut all = vec![root];
     let mut next = 0;
     while let Some(&one) = all.get(next) {
         next += 1;
-        all.extend(parents.iter().filter(|(_, parent)| *parent == one).map(|(pid, _)| *pid));
+        let is_wanted = |(pid, parent): &&(u32, u32)| *parent == one && !spared.contains(pid);
+        all.extend(parents.iter().filter(is_wanted).map(|(pid, _)| *pid));
     }
     all.split_off(1)
 }
@@ -109,8 +126,9 @@ mod tests {
     #[test]
     fn children_of_children_descend_too() {
         let parents = [(2, 1), (5, 3), (3, 2), (4, 1), (6, 5), (9, 8)];
-        assert_eq!(descendants(2, &parents), [3, 5, 6]);
-        assert_eq!(descendants(4, &parents), [0; 0]);
+        assert_eq!(descendants(2, &parents, &[]), [3, 5, 6]);
+        assert_eq!(descendants(4, &parents, &[]), [0; 0]);
+        assert_eq!(descendants(2, &parents, &[5]), [3]);
     }
 
     #[test]

@@ -8,15 +8,20 @@ use super::run::Stop;
 use super::scenario::Work;
 use crate::cli::load;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// How long a contender may take until it answers, and a generator until it has begun.
 const READY_WITHIN: Duration = Duration::from_secs(10);
-/// How long an answer may take that is asked for besides.
+/// How long an answer may take that is asked for besides, from its first byte to its last.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// Bytes of such an answer that are read; no more is wanted of whoever sends without end.
+const ANSWER_MAX: usize = 64 << 10;
+/// How long whoever waits for bytes does not hear that everything is to end.
+const STOPS_WITHIN: Duration = Duration::from_millis(50);
 
 /// How a contender is had.
 #[derive(Clone, Debug)]
@@ -38,6 +43,14 @@ pub(super) struct Bench<'a> {
     pub(super) places: &'a Places,
 }
 
+/// Why there is no round.
+pub(super) enum Fault {
+    /// The contender's own.
+    Contender(String),
+    /// What measures it cannot be started, or has died.
+    Instrument(String),
+}
+
 /// A contender that answers.
 struct Server {
     address: SocketAddr,
@@ -49,48 +62,83 @@ impl Bench<'_> {
     /// One round of one contender.
     ///
     /// # Errors
-    /// It cannot be started, is never ready, answers garbage, or dies.
-    pub(super) fn round(&self, source: &Source, number: u32) -> Result<Round, String> {
-        let mut server = self.start(source)?;
-        server.wait_until_it_answers(self.stop)?;
-        let _neighbour = self.work.neighbour.then(|| self.neighbour()).transpose()?;
-        let mut load = self.load(server.address)?;
+    /// The contender cannot be started, is never ready, answers garbage, or dies; or what measures it fails.
+    pub(super) fn round(&self, source: &Source, number: u32) -> Result<Round, Fault> {
+        let mut server = self.start(source).map_err(Fault::Contender)?;
+        server.wait_until_it_answers(self.stop).map_err(Fault::Contender)?;
+        self.measured(&mut server, source, number).map_err(|fault| match (fault, server.ended()) {
+            // Then it is no wonder, whoever has noticed it first.
+            (_, Some(status)) => {
+                Fault::Contender(format!("it ended while it was measured: {status}"))
+            }
+            (fault, None) => fault,
+        })
+    }
+
+    /// The part of a round after the contender has answered.
+    fn measured(&self, server: &mut Server, source: &Source, number: u32) -> Result<Round, Fault> {
+        let instrument = Fault::Instrument;
+        let neighbour = self.work.neighbour.then(|| self.neighbour()).transpose();
+        let mut neighbour = neighbour.map_err(instrument)?;
+        let mut load = self.load(server.address).map_err(instrument)?;
         let warmup = Duration::from_secs_f64(self.options.warmup());
-        load.line(warmup + READY_WITHIN, self.stop, |line| (line == load::BEGIN).then_some(()))?;
+        load.line(warmup + READY_WITHIN, self.stop, |line| (line == load::BEGIN).then_some(()))
+            .map_err(instrument)?;
         // Of a program that is not ours the process is its guard's: nothing to measure.
         let own = matches!(source, Source::Own(_));
         let pid = server.process.as_ref().filter(|_| own).map(Running::pid);
+        // Only ours are known to have such a page.
+        let stats = || own.then(|| Stats::of(server.address, self.stop)).flatten();
+        let beside = |running: &Running| process::cpu_time(running.pid()).unwrap_or_default();
+        let began = Instant::now();
+        let loaded = beside(&load);
+        let disturbed = neighbour.as_ref().map(beside);
         let before = pid.map(Used::by);
-        let told = Stats::of(server.address);
+        let told = stats();
         let span = Duration::from_secs_f64(self.options.seconds());
         // Before the generator closes its connections, and a thread for each ends.
-        load.line(span + READY_WITHIN, self.stop, |line| (line == load::END).then_some(()))?;
-        let used = pid.map(Used::by).zip(before).map(|(after, before)| after.since(&before));
-        let told = Stats::of(server.address).zip(told).map(|(after, before)| after.since(&before));
+        load.line(span + READY_WITHIN, self.stop, |line| (line == load::END).then_some(()))
+            .map_err(instrument)?;
+        let used = pid.map(Used::by).zip(before).map(|(after, before)| {
+            let switches = process::switches_since(&after.switches, &before.switches);
+            (after.cpu - before.cpu, switches)
+        });
+        let loaded = (beside(&load) - loaded).total();
+        let disturbed = neighbour.as_ref().map(beside).zip(disturbed);
+        let disturbed = disturbed.map(|(after, before)| (after - before).total());
+        let took = began.elapsed();
+        let told = stats().zip(told).map(|(after, before)| after.since(&before));
         let rss = pid.map_or(0, process::resident);
-        let outcome: load::Outcome =
-            load.line(READY_WITHIN, self.stop, |line| serde_json::from_str(line).ok())?;
-        if let Some(status) = server.process.as_mut().and_then(|it| it.ended(Duration::ZERO)) {
-            return Err(format!("it ended while it was measured: {status}"));
+        let outcome: load::Outcome = load
+            .line(READY_WITHIN, self.stop, |line| serde_json::from_str(line).ok())
+            .map_err(instrument)?;
+        if let Some(status) = server.ended() {
+            return Err(Fault::Contender(format!("it ended while it was measured: {status}")));
+        }
+        if let Some(status) = neighbour.as_mut().and_then(|it| it.ended(Duration::ZERO)) {
+            return Err(Fault::Instrument(format!("the neighbour has ended: {status}")));
         }
         if outcome.requests == 0 {
             let errors: Vec<_> =
                 outcome.errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-            return Err(format!("it answered no request; errors: {}", errors.join(", ")));
+            let errors = errors.join(", ");
+            return Err(Fault::Contender(format!("it answered no request; errors: {errors}")));
         }
-        let used = used.unwrap_or_default();
+        let (cpu, switches) = used.unwrap_or_default();
         Ok(Round {
             number,
             seconds: outcome.seconds,
             requests: outcome.requests,
             latencies: outcome.latencies,
             errors: outcome.errors,
-            user_micros: used.cpu.user.as_micros() as u64,
-            system_micros: used.cpu.system.as_micros() as u64,
-            context_switches: used.switches,
+            user_micros: cpu.user.as_micros() as u64,
+            system_micros: cpu.system.as_micros() as u64,
+            context_switches: switches,
             rss_bytes: rss,
             generator_busy: outcome.generator.busy,
             generator_waited: outcome.generator.waited,
+            generator_micros: loaded.as_micros() as u64,
+            neighbour: disturbed.map(|had| had.as_secs_f64() / took.as_secs_f64().max(1e-9)),
             per_core: told.as_ref().map(Stats::per_core).unwrap_or_default(),
             crossed: told.as_ref().and_then(Stats::crossed),
         })
@@ -181,18 +229,23 @@ fn free_address() -> Result<SocketAddr, String> {
 }
 
 impl Server {
+    /// How it has ended, if it has and is ours to end.
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut()?.ended(Duration::ZERO)
+    }
+
     /// # Errors
     /// It ends, does not answer in time, what it answers is not HTTP, or somebody wants everything to end.
     fn wait_until_it_answers(&mut self, stop: &Stop) -> Result<(), String> {
         let until = Instant::now() + READY_WITHIN;
         loop {
-            if let Some(status) = self.process.as_mut().and_then(|it| it.ended(Duration::ZERO)) {
+            if let Some(status) = self.ended() {
                 return Err(format!("it ended before it answered: {status}"));
             }
             if stop.is_requested() {
                 return Err("it was interrupted".to_owned());
             }
-            match get(self.address, "/") {
+            match get(self.address, "/", stop) {
                 Ok(answer) if answer.starts_with("HTTP/1.") => return Ok(()),
                 Ok(answer) => {
                     let begin: String = answer.chars().take(40).collect();
@@ -210,29 +263,51 @@ impl Server {
     }
 }
 
-/// An answer, on a connection of its own: until that is closed, or nothing more comes.
-fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+/// An answer, on a connection of its own: until that is closed, there is too much of it, its time is over, or everything is to end.
+fn get(address: SocketAddr, path: &str, stop: &Stop) -> std::io::Result<String> {
+    let until = Instant::now() + ANSWER_WITHIN;
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
-    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    stream.set_read_timeout(Some(STOPS_WITHIN))?;
+    stream.set_write_timeout(Some(ANSWER_WITHIN))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     let mut piece = [0; 4096];
-    loop {
-        match stream.read(&mut piece) {
+    while answer.len() < ANSWER_MAX {
+        let error = match stream.read(&mut piece) {
             Ok(0) => break,
-            Ok(count) => answer.extend_from_slice(&piece[..count]),
-            Err(_) if !answer.is_empty() => break,
-            Err(error) => return Err(error),
+            Ok(count) => {
+                answer.extend_from_slice(&piece[..count]);
+                None
+            }
+            Err(error) => Some(error),
+        };
+        let is_over = stop.is_requested() || Instant::now() >= until;
+        match error {
+            Some(error) if is_over || !may_go_on(&error) => {
+                if answer.is_empty() {
+                    return Err(error);
+                }
+                break;
+            }
+            None if is_over => break,
+            _ => {}
         }
     }
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
+/// Nothing has come yet, and that is all.
+fn may_go_on(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
+}
+
 /// What a process has used.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Used {
     cpu: process::CpuTime,
-    switches: u64,
+    /// Of each thread.
+    switches: BTreeMap<u32, u64>,
 }
 
 impl Used {
@@ -241,10 +316,6 @@ impl Used {
             cpu: process::cpu_time(pid).unwrap_or_default(),
             switches: process::context_switches(pid),
         }
-    }
-
-    fn since(&self, before: &Used) -> Used {
-        Used { cpu: self.cpu - before.cpu, switches: self.switches.saturating_sub(before.switches) }
     }
 }
 
@@ -272,8 +343,8 @@ struct Told {
 
 impl Stats {
     /// None: it tells nothing.
-    fn of(address: SocketAddr) -> Option<Stats> {
-        let answer = get(address, "/stats").ok()?;
+    fn of(address: SocketAddr, stop: &Stop) -> Option<Stats> {
+        let answer = get(address, "/stats", stop).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
         head.starts_with("HTTP/1.1 200").then(|| serde_json::from_str(body).ok()).flatten()
     }

@@ -13,6 +13,8 @@ mod threads;
 mod tokio;
 mod work;
 
+pub(super) use work::BYTES_MAX;
+
 use crate::cli::{CANNOT_START, address};
 use crate::id::CpuId;
 use crate::runtime::Mode;

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the end of the program and of its descendants may take: the system cannot kill at once what waits for a disk. Less
 /// than whoever started the guard waits for it.
@@ -73,9 +73,6 @@ fn watch(command: &[String]) -> io::Result<ExitCode> {
             _ => break ExitCode::SUCCESS,
         }
     };
-    let until = Instant::now() + ENDS_WITHIN;
-    while !kill_descendants() && Instant::now() < until {
-        thread::sleep(Duration::from_millis(1));
-    }
+    kill_descendants(&[], ENDS_WITHIN);
     Ok(status)
 }

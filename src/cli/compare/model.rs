@@ -60,6 +60,9 @@ pub(crate) struct Scenario {
     pub(crate) rate: Option<f64>,
     /// Bytes of each answer or request that the scenario is about; 0 for the short one.
     pub(crate) payload: u64,
+    /// Requests that each connection sends at a time.
+    #[serde(default)]
+    pub(crate) pipeline: u32,
     /// In the order of the tables. The first is what the others are compared with.
     pub(crate) contenders: Vec<Contender>,
 }
@@ -74,6 +77,9 @@ pub(crate) struct Contender {
     pub(crate) rounds: Vec<Round>,
     /// Why there are no more rounds: it died, refused, answered garbage or was never ready.
     pub(crate) failure: Option<String>,
+    /// Rounds that are missing though the contender has done nothing wrong: what measures it failed, and why.
+    #[serde(default)]
+    pub(crate) dropped: Vec<String>,
 }
 
 /// One round of one contender.
@@ -93,7 +99,9 @@ pub(crate) struct Round {
     /// CPU time of the contender's process.
     pub(crate) user_micros: u64,
     pub(crate) system_micros: u64,
-    pub(crate) context_switches: u64,
+    /// None: a thread ended meanwhile, so they cannot be told.
+    #[serde(default)]
+    pub(crate) context_switches: Option<u64>,
     /// Resident memory at the end of the round.
     pub(crate) rss_bytes: u64,
     /// Share of its time in which the generator's busiest thread had a CPU, or waited for one: 1.0 is all of it.
@@ -103,6 +111,12 @@ pub(crate) struct Round {
     pub(crate) generator_waited: f64,
     /// Requests by the core, shard or worker that served them, if the contender tells.
     pub(crate) per_core: Vec<u64>,
+    /// CPU time of the load generator's process.
+    #[serde(default)]
+    pub(crate) generator_micros: u64,
+    /// Share of its CPU that the neighbour had, if there was one.
+    #[serde(default)]
+    pub(crate) neighbour: Option<f64>,
     /// What crossed between cores, if the contender tells.
     pub(crate) crossed: Option<Crossed>,
 }

@@ -11,6 +11,8 @@ use super::run::Stop;
 use crate::id::CpuId;
 use crate::sys::affinity::AffinityMask;
 use crate::sys::process::{has_ended, kill_group};
+use crate::sys::thread::own_cpu_time;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::ops::Sub;
@@ -28,6 +30,12 @@ const TICKS: u64 = 100;
 pub(crate) struct CpuTime {
     pub(crate) user: Duration,
     pub(crate) system: Duration,
+}
+
+impl CpuTime {
+    pub(crate) fn total(self) -> Duration {
+        self.user + self.system
+    }
 }
 
 impl Sub for CpuTime {
@@ -52,9 +60,9 @@ pub(crate) fn cpu_time(pid: u32) -> Option<CpuTime> {
     Some(CpuTime { user: time(ticks(11)?), system: time(ticks(12)?) })
 }
 
-/// Times that its threads were taken off a CPU, or left it.
-pub(crate) fn context_switches(pid: u32) -> u64 {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+/// Times that each of its threads was taken off a CPU, or left it. Threads that have ended are not counted.
+pub(crate) fn context_switches(pid: u32) -> BTreeMap<u32, u64> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let of_thread = |status: String| -> u64 {
         status
             .lines()
@@ -62,11 +70,22 @@ pub(crate) fn context_switches(pid: u32) -> u64 {
             .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
             .sum()
     };
-    tasks
-        .flatten()
-        .filter_map(|task| fs::read_to_string(task.path().join("status")).ok())
-        .map(of_thread)
-        .sum()
+    let counted = |task: fs::DirEntry| {
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        Some((task.file_name().to_str()?.parse().ok()?, of_thread(status)))
+    };
+    tasks.filter_map(counted).collect()
+}
+
+/// The switches between two moments. None: a thread has ended meanwhile, and nobody knows what it had.
+pub(crate) fn switches_since(
+    after: &BTreeMap<u32, u64>,
+    before: &BTreeMap<u32, u64>,
+) -> Option<u64> {
+    // Fewer than before are another thread's of the same number.
+    let lives = |(thread, count): (&u32, &u64)| after.get(thread).is_some_and(|now| now >= count);
+    let sum = |all: &BTreeMap<u32, u64>| all.values().sum::<u64>();
+    before.iter().all(lives).then(|| sum(after) - sum(before))
 }
 
 /// Resident memory in bytes.
@@ -117,7 +136,7 @@ impl Running {
         let mut child = spawn_on(cpus, command)
             .map_err(|error| format!("{name} cannot be started: {error}"))?;
         let leash = child.stdin.take();
-        let (send, lines) = mpsc::channel();
+        let (send, lines) = mpsc::sync_channel(LINES_MAX);
         if let Some(out) = child.stdout.take() {
             read_lines(out, send).map_err(|error| format!("no thread to read {name}: {error}"))?;
         }
@@ -207,15 +226,42 @@ fn spawn_on(cpus: &[CpuId], command: &mut Command) -> io::Result<Child> {
     child
 }
 
-fn read_lines(out: ChildStdout, lines: mpsc::Sender<String>) -> io::Result<()> {
+/// Lines that wait for somebody who reads them. More are lost: nobody has wanted them.
+const LINES_MAX: usize = 16;
+/// Bytes of a line. The rest of a longer one is lost.
+const LINE_MAX: usize = 1 << 20;
+
+/// Reads to the end, also if nobody wants the lines: the program may write what it likes, and as much.
+fn read_lines(out: ChildStdout, lines: mpsc::SyncSender<String>) -> io::Result<()> {
     let read = move || {
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            if lines.send(line).is_err() {
-                return;
-            }
+        let mut out = BufReader::new(out);
+        while let Ok(Some(line)) = next_line(&mut out) {
+            let _ = lines.try_send(line);
         }
     };
     thread::Builder::new().name("lines".into()).spawn(read).map(drop)
+}
+
+/// The next line, without its end. None: there is none.
+fn next_line(out: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    loop {
+        let piece = match out.fill_buf() {
+            Ok(piece) => piece,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let end = piece.iter().position(|byte| *byte == b'\n');
+        let is_over = end.is_some() || piece.is_empty();
+        let kept = &piece[..end.unwrap_or(piece.len())];
+        line.extend_from_slice(&kept[..kept.len().min(LINE_MAX - line.len())]);
+        let read = end.map_or(piece.len(), |end| end + 1);
+        out.consume(read);
+        if is_over {
+            let is_line = read > 0 || !line.is_empty();
+            return Ok(is_line.then(|| String::from_utf8_lossy(&line).into_owned()));
+        }
+    }
 }
 
 /// The flags of `burn`: a neighbour that takes most of one CPU.
@@ -229,22 +275,75 @@ pub(crate) struct Burn {
     cpu: usize,
 }
 
+/// Threads that compute. The scheduler gives each thread of a CPU as much as any other, so one would have half of it beside a
+/// server's, and a third beside a server's and a generator's.
+const BURNING: u32 = 8;
+/// How long one computes until it looks whether it has done enough.
+const BURNS_FOR: Duration = Duration::from_millis(1);
+/// How far it may be behind: what it did not get before is lost, and not taken later.
+const BEHIND_MAX: Duration = Duration::from_millis(50);
+
 /// Computes until standard input ends.
 pub(crate) fn burn(options: &Burn) -> ExitCode {
     let cpu = CpuId(options.cpu);
-    let prepared = crate::sys::affinity::pin_current_thread(cpu).and_then(|()| end_with_parent());
+    let share = options.percent as f64 / 100.0 / f64::from(BURNING);
+    // The others inherit the mask.
+    let prepared = end_with_parent()
+        .and_then(|()| crate::sys::affinity::pin_current_thread(cpu))
+        .and_then(|()| {
+            let each = |_| thread::Builder::new().spawn(move || take(share)).map(drop);
+            (1..BURNING).try_for_each(each)
+        });
     if let Err(error) = prepared {
         eprintln!("corelane: no neighbour on {cpu}: {error}");
         return ExitCode::from(2);
     }
     println!("burning");
+    take(share)
+}
+
+/// Takes this share of a CPU, by the CPU time of the calling thread: it does not rest while it has had less.
+fn take(share: f64) -> ! {
+    let (mut began, mut had) = (Instant::now(), own_cpu_time());
     loop {
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_micros(options.percent * 100) {
-            std::hint::spin_loop();
+        let until = own_cpu_time() + BURNS_FOR;
+        while own_cpu_time() < until {
+            (0..1000).for_each(|_| std::hint::spin_loop());
         }
-        if options.percent < 100 {
-            thread::sleep(Duration::from_micros((100 - options.percent) * 100));
+        let ran = own_cpu_time().saturating_sub(had);
+        let due = began.elapsed().mul_f64(share);
+        if ran > due {
+            thread::sleep((ran - due).div_f64(share));
+        } else if due - ran > BEHIND_MAX {
+            (began, had) = (Instant::now(), own_cpu_time());
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_bounded_and_may_be_of_any_bytes() {
+        let mut text = b"\xff\n\n".to_vec();
+        text.extend(vec![b'x'; LINE_MAX + 10]);
+        text.extend(b"\nlast");
+        let mut out = BufReader::with_capacity(100, &text[..]);
+        let mut next = || next_line(&mut out).expect("readable");
+        assert_eq!(next().as_deref(), Some("\u{fffd}"));
+        assert_eq!(next().as_deref(), Some(""));
+        assert_eq!(next().map(|line| line.len()), Some(LINE_MAX));
+        assert_eq!(next().as_deref(), Some("last"));
+        assert_eq!(next(), None);
+    }
+
+    #[test]
+    fn switches_of_a_thread_that_has_ended_are_unknown() {
+        let of = |all: &[(u32, u64)]| all.iter().copied().collect::<BTreeMap<_, _>>();
+        let before = of(&[(1, 5), (2, 7)]);
+        assert_eq!(switches_since(&of(&[(1, 6), (2, 7), (3, 4)]), &before), Some(5));
+        assert_eq!(switches_since(&of(&[(1, 6), (3, 4)]), &before), None);
+        assert_eq!(switches_since(&of(&[(1, 6), (2, 1)]), &before), None);
     }
 }

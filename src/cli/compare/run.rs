@@ -1,14 +1,14 @@
 //! Running: scenarios, rounds, contenders.
 
 use super::Options;
-use super::bench::{Bench, Source};
+use super::bench::{Bench, Fault, Source};
 use super::model::{Contender, FORMAT, Machine, Report, Scenario};
 use super::places::Places;
 use super::scenario;
 use super::versions::made_of;
-use super::words::words;
+use super::words::{command_line, words};
 use crate::sync::{AtomicBool, Ordering};
-use crate::sys::process::kill_descendants;
+use crate::sys::process::{children, kill_descendants};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -74,7 +74,7 @@ pub(super) fn run(plan: Plan, stop: &Stop, show: impl Fn(&str)) -> Report {
     let mut progress = Progress::new(scenarios.len(), entrants.len(), options);
     let mut report = Report {
         format: FORMAT,
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: command_line(std::env::args_os().map(|it| it.to_string_lossy().into_owned())),
         date: now(),
         machine: machine(&places),
         versions: entrants.iter().map(|it| (it.name.clone(), made_of(&it.source))).collect(),
@@ -91,21 +91,26 @@ pub(super) fn run(plan: Plan, stop: &Stop, show: impl Fn(&str)) -> Report {
             expects: scenario.expects,
             rate: options.rate,
             payload: scenario.work.payload,
+            pipeline: scenario.work.pipeline,
             contenders: entrants.iter().map(Entrant::empty).collect(),
         };
         let bench = Bench { options, work: &scenario.work, stop, places: &places };
         for number in 0..options.rounds() {
-            for step in 0..entrants.len() {
-                let index = (step + number as usize) % entrants.len();
+            for index in order(entrants.len(), number as usize) {
                 let contender = &mut result.contenders[index];
                 progress.step(&result.name, &entrants[index].name, number);
                 if stop.is_requested() {
                     break;
                 }
                 if contender.failure.is_none() {
-                    let round = bench.round(&entrants[index].source, number);
-                    // Whatever has left its group, and its guard was killed. Nobody else is left now.
-                    kill_descendants();
+                    let source = &entrants[index].source;
+                    let mut round = alone(|| bench.round(source, number));
+                    // It may have been chance.
+                    if let Err(Fault::Instrument(_)) = round
+                        && !stop.is_requested()
+                    {
+                        round = alone(|| bench.round(source, number));
+                    }
                     match round {
                         Ok(round) => {
                             progress.rate = Some(round.requests as f64 / round.seconds);
@@ -113,14 +118,19 @@ pub(super) fn run(plan: Plan, stop: &Stop, show: impl Fn(&str)) -> Report {
                         }
                         // That is why it has failed.
                         Err(_) if stop.is_requested() => {}
-                        Err(failure) => contender.failure = Some(failure),
+                        Err(Fault::Contender(failure)) => contender.failure = Some(failure),
+                        Err(Fault::Instrument(why)) => {
+                            contender.dropped.push(format!("round {}: {why}", number + 1));
+                        }
                     }
                 }
             }
         }
         progress.clear();
-        let measured =
-            result.contenders.iter().any(|it| !it.rounds.is_empty() || it.failure.is_some());
+        let measured = result
+            .contenders
+            .iter()
+            .any(|it| !it.rounds.is_empty() || it.failure.is_some() || !it.dropped.is_empty());
         if measured {
             show(&super::report::table(&result));
             report.scenarios.push(result);
@@ -140,8 +150,31 @@ impl Entrant {
             architecture: self.architecture.clone(),
             rounds: Vec::new(),
             failure: None,
+            dropped: Vec::new(),
         }
     }
+}
+
+/// How long it may take until whatever a round has left behind is gone.
+const GONE_WITHIN: Duration = Duration::from_millis(1500);
+
+/// Does it, and ends whatever that has left behind: what has left its group, and its guard was killed. Who was there before is not
+/// ours: a shell that becomes this program leaves it its children.
+fn alone<T>(round: impl FnOnce() -> T) -> T {
+    let others = children();
+    let result = round();
+    kill_descendants(&others, GONE_WITHIN);
+    result
+}
+
+/// Who runs when in a round: each is the first in turn, and every second round goes the other way, so that nobody always comes after
+/// the same one.
+fn order(count: usize, round: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).map(|step| (step + round / 2) % count).collect();
+    if round % 2 == 1 {
+        order.reverse();
+    }
+    order
 }
 
 /// Who takes part.
@@ -330,6 +363,19 @@ mod tests {
         ] {
             assert_eq!(date(days), expected);
         }
+    }
+
+    #[test]
+    fn every_order_has_its_turn() {
+        let orders = |count: usize, rounds: usize| -> Vec<Vec<usize>> {
+            (0..rounds).map(|round| order(count, round)).collect()
+        };
+        assert_eq!(orders(2, 4), [[0, 1], [1, 0], [1, 0], [0, 1]]);
+        let mut three = orders(3, 6);
+        assert_eq!(three[..2], [[0, 1, 2], [2, 1, 0]]);
+        three.sort();
+        three.dedup();
+        assert_eq!(three.len(), 6);
     }
 
     #[test]

@@ -5,10 +5,11 @@ use crate::serve::eventually;
 use crate::serve::program::Serve;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 /// Flags of a run that takes little time.
 const SHORT: [&str; 6] = ["--duration", "0.3", "--rounds", "2", "--scenario", "few"];
@@ -117,6 +118,7 @@ fn what_makes_no_sense_is_refused_at_once() {
         (&["--cores", "4000"], "4000"),
         (&["--from", "/no/such/file"], "cannot be read"),
         (&["--rate", "0"], "--rate"),
+        (&["--payload", "67108865"], "--payload"),
         (&["--command", "x=sh -c 'server"], "a quote is not closed"),
         (&["--from", file.to_str().expect("a path")], "no report of this program"),
     ] {
@@ -124,6 +126,49 @@ fn what_makes_no_sense_is_refused_at_once() {
         assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", text(&output.stderr));
         assert!(text(&output.stderr).contains(says), "{flags:?}: {}", text(&output.stderr));
     }
+}
+
+/// It neither ends its answer nor is ever silent for long.
+#[test]
+fn garbage_without_an_end_is_an_error_row_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let endless = made_up(|mut stream| {
+        while stream.write_all(b"x").is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let torrent = made_up(|mut stream| while stream.write_all(&[b'x'; 9000]).is_ok() {});
+    let flags = [
+        "--contender",
+        "tokio",
+        "--contender",
+        &format!("endless=http://{endless}"),
+        "--contender",
+        &format!("torrent=http://{torrent}"),
+    ];
+    let output = compare(directory.path(), &flags);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = report(directory.path());
+    assert_eq!(contender(&report, "tokio"), (&serde_json::Value::Null, 2));
+    for name in ["endless", "torrent"] {
+        let (failure, rounds) = contender(&report, name);
+        assert_eq!(rounds, 0);
+        assert!(failure.as_str().is_some_and(|it| it.contains("not HTTP")), "{failure}");
+    }
+}
+
+/// A line that is no text, and more output than anybody keeps.
+#[test]
+fn a_program_may_write_what_it_likes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = env!("CARGO_BIN_EXE_corelane");
+    let script = format!(
+        r#"printf "\377\n"; head -c 3000000 /dev/zero; yes | head -n 100000; exec {server} contender tokio --listen {{addr}}"#
+    );
+    let command = format!("x=sh -c 'set -e; {script}'");
+    let output = compare(directory.path(), &["--contender", "tokio", "--command", &command]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(contender(&report(directory.path()), "x"), (&serde_json::Value::Null, 2));
 }
 
 #[test]
@@ -235,6 +280,15 @@ fn ctrl_c_ends_the_children_and_writes_what_was_measured() {
     was_interrupted(directory.path());
 }
 
+#[test]
+fn a_request_to_end_is_as_good_as_ctrl_c() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = running(directory.path(), "1000");
+    signal(run.child.0.id(), Signal::TERM);
+    assert_eq!(run.ends(), Some(130));
+    was_interrupted(directory.path());
+}
+
 /// As a terminal sends it: to every process of the group in front.
 #[test]
 fn ctrl_c_at_a_terminal_makes_no_contender_fail() {
@@ -295,4 +349,100 @@ fn a_guard_ends_whatever_its_program_has_started() {
         assert!(guard.0.wait().expect("it ends").success());
         assert!(family.into_iter().all(is_gone), "{script}: something is left");
     }
+}
+
+/// What a shell has started before it became this program is a child of it, and none of its business.
+#[test]
+fn a_server_that_the_shell_has_started_lives_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().to_str().expect("a path");
+    let script = format!(
+        "sleep 1000 & echo $! >{out}/pid; exec {} compare --out {out} {} --contender tokio",
+        env!("CARGO_BIN_EXE_corelane"),
+        SHORT.join(" ")
+    );
+    let output = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("started");
+    let pid = fs::read_to_string(directory.path().join("pid")).expect("written");
+    let pid = pid.trim().parse().expect("a number");
+    let lives = self::words(pid) == ["sleep", "1000"];
+    let _ = kill_process(process(pid), Signal::KILL);
+    assert!(output.success());
+    assert!(lives, "what it had not started is gone");
+}
+
+/// Whoever is measured has done nothing wrong then.
+#[test]
+fn a_generator_that_dies_is_no_failure_of_the_contender() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().to_str().expect("a path");
+    let flags = ["compare", "--out", out, "--scenario", "few", "--contender", "tokio"];
+    // Once is made up for. Twice is a round that is missing.
+    for (deaths, rounds) in [(1, 2), (2, 1)] {
+        let child = corelane(&[&flags[..], &["--rounds", "2", "--duration", "1"]].concat())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("started");
+        let mut child = Ends(child);
+        let mut last = 0;
+        for _ in 0..deaths {
+            last = eventually("another generator runs", || {
+                let all = family(child.0.id());
+                let is_next = |&pid: &u32| pid != last && words(pid).iter().any(|it| it == "load");
+                all.into_iter().find(is_next)
+            });
+            signal(last, Signal::KILL);
+        }
+        assert!(child.0.wait().expect("it ends").success());
+        let report = report(directory.path());
+        assert_eq!(contender(&report, "tokio"), (&serde_json::Value::Null, rounds));
+        let dropped = &report["scenarios"][0]["contenders"][0]["dropped"];
+        assert_eq!(dropped.as_array().map(Vec::len), Some(2 - rounds), "{dropped}");
+        let page = fs::read_to_string(directory.path().join("report.md")).expect("written");
+        assert_eq!(page.contains("the round is dropped"), deaths == 2, "{page}");
+    }
+}
+
+#[test]
+fn a_scenario_that_cannot_be_had_at_a_rate_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("skewed.toml");
+    fs::write(&file, "name = 'mine'\npath = '/'\nskewed = true\n").expect("written");
+    let (file, out) = (file.to_str().expect("a path"), directory.path().to_str().expect("a path"));
+    let output = run(&["compare", "--rate", "100", "--scenario-file", file, "--out", out]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("--rate makes no sense in mine"), "{said}");
+}
+
+/// Also while it waits for a contender that does not end.
+#[test]
+fn a_second_ctrl_c_ends_it_at_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().to_str().expect("a path");
+    let flags = ["--scenario", "few", "--duration", "100", "--contender", "tokio"];
+    let child = corelane(&[&["compare", "--out", out], &flags[..]].concat())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("started");
+    let mut child = Ends(child);
+    family_with(child.0.id(), "load");
+    let (_, contender) = family_with(child.0.id(), "contender");
+    signal(contender, Signal::STOP);
+    let status = eventually("it ends", || {
+        let ended = child.0.try_wait().expect("a child");
+        if ended.is_none() {
+            signal(child.0.id(), Signal::INT);
+        }
+        ended
+    });
+    signal(contender, Signal::KILL);
+    assert_eq!(status.code(), Some(130));
+    let said = std::io::read_to_string(child.0.stdout.take().expect("piped")).expect("read");
+    assert!(!said.contains("report:"), "{said}");
 }

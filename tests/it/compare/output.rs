@@ -59,3 +59,23 @@ fn a_report_that_is_drawn_again_lies_beside_its_figures() {
     assert!(text(&output.stderr).contains("--out"), "{}", text(&output.stderr));
     assert_eq!(fs::read(path("monday.html")).expect("it is there"), figures);
 }
+
+/// A shell that is given the line starts the program with the same words.
+#[test]
+fn the_command_in_the_report_is_the_exact_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().join("it's  here");
+    let odd = ["--out", out.to_str().expect("a path"), "--command", "x=sh -c 'exit  1; # $HOME'"];
+    let output = run(&[&SHORT[..], &odd].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = fs::read_to_string(out.join("report.json")).expect("a report");
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+    let command = report["command"].as_str().expect("a line");
+    let words = format!("printf '%s\\n' {command}");
+    let said = std::process::Command::new("sh").args(["-c", &words]).output().expect("started");
+    let mut expected = vec![env!("CARGO_BIN_EXE_corelane")];
+    expected.extend(SHORT.iter().chain(&odd));
+    assert_eq!(text(&said.stdout).lines().collect::<Vec<_>>(), expected);
+    let page = fs::read_to_string(out.join("report.md")).expect("written");
+    assert!(page.contains(command), "{page}");
+}

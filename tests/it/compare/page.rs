@@ -8,12 +8,17 @@ use std::process::{Command, Stdio};
 /// Names of the browser's program.
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
-/// Reads off the page what is to be seen: each figure with the size of its drawing, and whether the page is wider than its
-/// window.
+/// Reads off the page what is to be seen: each figure with the size of its drawing, its bars and its lines, and whether the page is
+/// wider than its window.
 const LOOK: &str = "<script>addEventListener('load', () => {
     const seen = [...document.querySelectorAll('figure')].map(figure => {
         const box = figure.querySelector('svg, table').getBoundingClientRect();
-        return figure.className + '=' + Math.round(box.width) + 'x' + Math.round(box.height);
+        const bars = [...figure.querySelectorAll('rect.bar')];
+        const drawn = bars.filter(bar => bar.getBoundingClientRect().width > 0).length;
+        const lines = [...figure.querySelectorAll('polyline.line')];
+        const long = lines.filter(line => line.getTotalLength() > 50).length;
+        const size = Math.round(box.width) + 'x' + Math.round(box.height);
+        return figure.className + '=' + [size, drawn, long].join(',');
     });
     const root = document.documentElement;
     document.body.setAttribute('data-seen', seen.join(';'));
@@ -81,21 +86,29 @@ fn every_chart_is_seen() {
         let seen = attribute(&page, "data-seen");
         for chart in ["chart-latency", "chart-throughput", "chart-cpu", "chart-per-core", "matrix"]
         {
-            let sizes: Vec<(f64, f64)> = seen
+            let drawings: Vec<[f64; 4]> = seen
                 .split(';')
                 .filter_map(|figure| figure.split_once('='))
                 .filter(|(class, _)| class.split(' ').any(|class| class == chart))
-                .filter_map(|(_, size)| size.split_once('x'))
-                .map(|(width, height)| {
-                    (width.parse().unwrap_or(0.0), height.parse().unwrap_or(0.0))
+                .map(|(_, drawing)| {
+                    let mut numbers =
+                        drawing.split(['x', ',']).map(|it| it.parse().expect("a number"));
+                    std::array::from_fn(|_| numbers.next().expect("four"))
                 })
                 .collect();
             let expected = if chart == "matrix" { 1 } else { 2 };
-            assert_eq!(sizes.len(), expected, "{chart} in {seen}");
-            assert!(
-                sizes.iter().all(|&(width, height)| width >= 200.0 && height >= 60.0),
-                "{chart}: {sizes:?}"
-            );
+            assert_eq!(drawings.len(), expected, "{chart} in {seen}");
+            // Of three contenders. Those of Corelane tell what each core has done.
+            let (bars, lines) = match chart {
+                "chart-latency" => (0.0, 3.0),
+                "chart-throughput" | "chart-cpu" => (3.0, 0.0),
+                "chart-per-core" => (2.0, 0.0),
+                _ => (0.0, 0.0),
+            };
+            for [width, height, drawn, long] in drawings {
+                assert!(width >= 200.0 && height >= 60.0, "{chart}: {width} x {height}");
+                assert!(drawn >= bars && long >= lines, "{chart}: {drawn} bars, {long} lines");
+            }
         }
         assert_eq!(attribute(&page, "data-fits"), "true", "at {width}");
         assert!(!page.contains("NaN"), "a figure is none");

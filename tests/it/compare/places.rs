@@ -69,4 +69,18 @@ fn if_no_cpu_is_left_the_generator_has_them_all() {
     let text = fs::read_to_string(directory.path().join("report.md")).expect("written");
     assert!(text.contains("which are not its own"), "{text}");
     assert!(text.contains("tokio: tokio 1."), "{text}");
+    assert!(text.contains("shared CPUs, of which the generator took"), "{text}");
+}
+
+#[test]
+fn what_the_neighbour_had_is_written_down() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().to_str().expect("a path");
+    let flags = ["--scenario", "neighbour", "--duration", "1", "--rounds", "1", "--out", out];
+    let output = super::run(&[&["compare", "--contender", "tokio"], &flags[..]].concat());
+    assert!(output.status.success(), "{}", super::text(&output.stderr));
+    let round = &report(directory.path())["scenarios"][0]["contenders"][0]["rounds"][0];
+    let had = round["neighbour"].as_f64().expect("a share");
+    // How much it gets is for whoever else wants the CPU to say.
+    assert!(had > 0.0 && had < 1.05, "{had}");
 }

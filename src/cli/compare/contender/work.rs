@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 /// The largest body of `/bytes/N`.
-const BYTES_MAX: usize = 64 << 20;
+pub(crate) const BYTES_MAX: usize = 64 << 20;
 /// The longest that a request may burn or block.
 const LONGEST: Duration = Duration::from_secs(60);
 /// Steps of the computation of `/fan-out`: about a microsecond.

@@ -7,7 +7,7 @@ use super::matrix;
 use super::rows::{self, COLUMNS, CROSSED_COLUMNS, ERRORS, Row};
 use super::statistics::Figures;
 use super::verdict::{self, Line};
-use super::{bytes, circumstances, counted, number, one_line};
+use super::{bytes, circumstances, command, counted, number, one_line};
 use crate::cli::compare::model::{Report, Scenario};
 
 /// The style sheet.
@@ -104,7 +104,7 @@ fn header(report: &Report) -> String {
     }
     html.push_str(&format!(
         "</dl>\n<pre class=\"command\"><code>{}</code></pre>\n",
-        escaped(&one_line(&report.command))
+        escaped(&command(&report.command))
     ));
     if report.interrupted {
         html.push_str(

@@ -4,7 +4,7 @@
 
 use super::rows::{self, COLUMNS, CROSSED_COLUMNS, Row};
 use super::verdict::{self, Line};
-use super::{bytes, circumstances, counted, number, one_line};
+use super::{bytes, circumstances, command, counted, number, one_line};
 use crate::cli::compare::model::{Report, Scenario};
 
 /// The whole file.
@@ -40,7 +40,7 @@ fn header(report: &Report) -> String {
     for (name, value) in facts.into_iter().chain(circumstances(report)) {
         text.push_str(&format!("- {name}: {}\n", escaped(&value)));
     }
-    let command = one_line(&report.command);
+    let command = command(&report.command);
     let fence = "`".repeat(longest_run(&command, '`').max(2) + 1);
     text.push_str(&format!("\n{fence}\n{command}\n{fence}\n"));
     text

@@ -37,6 +37,9 @@ const QUANTILES: [u32; 6] = [5_000, 7_500, 9_000, 9_900, 9_990, 10_000];
 /// The columns of the second table, for contenders that count what crosses between cores.
 pub(super) const CROSSED_COLUMNS: [&str; 3] = ["foreign wakes", "steals", "inbox messages"];
 
+/// Share of a CPU below which the neighbour has not had most of it.
+const NEIGHBOUR_MIN: f64 = 0.5;
+
 /// How a row stands beside the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
@@ -80,6 +83,8 @@ pub(super) struct Row {
     /// A text for each of [`CROSSED_COLUMNS`], if the contender tells.
     pub(super) crossed: Option<[String; 3]>,
     pub(super) failure: Option<String>,
+    /// Rounds that are missing through no fault of its own, and why.
+    pub(super) dropped: Vec<String>,
 }
 
 /// A row for each contender, in their order.
@@ -93,6 +98,7 @@ pub(super) fn rows(scenario: &Scenario) -> Vec<Row> {
             cells: if figures.rounds > 0 { cells(&figures) } else { Vec::new() },
             crossed: figures.crossed.map(|events| events.map(number)),
             failure: contender.failure.as_deref().map(one_line),
+            dropped: contender.dropped.iter().map(|why| one_line(why)).collect(),
             figures,
         }
     };
@@ -113,6 +119,21 @@ pub(super) fn warnings(rows: &[Row]) -> Vec<String> {
         if let Some(failure) = &row.failure {
             let rounds = counted(row.figures.rounds as u64, "round");
             all.push(format!("{label} stopped after {rounds}: {failure}"));
+        }
+    }
+    for row in rows {
+        let label = &row.label;
+        if !row.dropped.is_empty() {
+            let dropped = row.dropped.join("; ");
+            all.push(format!(
+                "what measures {label} failed twice, and the round is dropped: {dropped}"
+            ));
+        }
+        if let Some(had) = row.figures.neighbour.filter(|had| *had < NEIGHBOUR_MIN) {
+            all.push(format!(
+                "the neighbour had only {} % of its CPU beside {label}: others wanted it too",
+                percent(had)
+            ));
         }
     }
     all.extend([Saturation::Alone, Saturation::Crowded].into_iter().filter_map(|why| {
@@ -278,6 +299,18 @@ mod tests {
         assert_eq!(of(2).len(), 1);
         assert!(of(2)[0].contains("busy for up to 97 %"), "{:?}", of(2));
         assert!(of(2)[0].ends_with("the figures of thread per core are a lower bound"));
+    }
+
+    #[test]
+    fn what_measures_may_fail_too() {
+        let mut round = round(0, 1_000.0, 1_000.0, 10.0);
+        round.neighbour = Some(0.4);
+        let mut scenario = scenario("it", vec![contender("a", vec![round])]);
+        scenario.contenders[0].dropped = vec!["round 2: it has ended".into()];
+        let said = warnings(&rows(&scenario));
+        assert!(said[0].ends_with("the round is dropped: round 2: it has ended"), "{said:?}");
+        assert!(said[1].contains("only 40 % of its CPU beside a"), "{said:?}");
+        assert_eq!(said.len(), 2);
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(super) fn round(number: u32, rate: f64, tail: f64, cpu: f64) -> Round {
         latencies: bins.to_vec(),
         user_micros: (requests as f64 * cpu * 0.4) as u64,
         system_micros: (requests as f64 * cpu * 0.6) as u64,
-        context_switches: requests / 50,
+        context_switches: Some(requests / 50),
         rss_bytes: 12_500_000,
         generator_busy: 0.6,
         ..Round::default()
@@ -66,7 +66,13 @@ pub(super) fn contender(name: &str, rounds: Vec<Round>) -> Contender {
         "thread-per-connection" => "thread per connection",
         other => other,
     };
-    Contender { name: name.into(), architecture: architecture.into(), rounds, failure: None }
+    Contender {
+        name: name.into(),
+        architecture: architecture.into(),
+        rounds,
+        failure: None,
+        dropped: Vec::new(),
+    }
 }
 
 /// A scenario with these contenders.
@@ -78,6 +84,7 @@ pub(super) fn scenario(name: &str, contenders: Vec<Contender>) -> Scenario {
         connections: 256,
         rate: None,
         payload: 0,
+        pipeline: 1,
         contenders,
     }
 }
@@ -191,7 +198,7 @@ pub(super) fn sample() -> Report {
     same.contenders[0].rounds[2].generator_busy = 0.97;
     same.contenders[2].failure = Some("never ready:\n<b>refused</b> `for 5 s`".into());
     for round in &mut same.contenders[3].rounds {
-        (round.rss_bytes, round.context_switches) = (0, 0);
+        (round.rss_bytes, round.context_switches) = (0, None);
     }
     report(vec![hello, tail, same])
 }

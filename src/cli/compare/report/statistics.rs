@@ -206,6 +206,8 @@ pub(super) struct Figures {
     pub(super) rss_bytes: Option<f64>,
     /// What the generator's busiest thread did with its time, in the round where it was busiest.
     pub(super) generator: Shares,
+    /// Share of its CPU that the neighbour had.
+    pub(super) neighbour: Option<f64>,
     /// Requests of all rounds by core.
     pub(super) per_core: Vec<u64>,
     /// Foreign wakes, steals and inbox messages per 1,000 requests.
@@ -245,12 +247,15 @@ impl Figures {
             errors: errors(rounds),
             user: of_known(|round| round.user_micros),
             system: of_known(|round| round.system_micros),
-            switches: of_known(|round| round.context_switches),
+            // Of those rounds alone that can be told it would be the figure of other rounds than the rest.
+            switches: of_known(|round| round.context_switches.unwrap_or(0))
+                .filter(|_| known.iter().all(|round| round.context_switches.is_some())),
             rss_bytes: median(rounds.iter().map(|round| round.rss_bytes as f64))
                 .filter(|bytes| *bytes > 0.0),
             generator: generator
                 .filter(|shares| shares.busy.is_finite() && shares.waited.is_finite())
                 .fold(Shares::default(), Shares::busier),
+            neighbour: median(rounds.iter().filter_map(|round| round.neighbour)),
             per_core: per_core(rounds),
             crossed: crossed(rounds),
         }

@@ -73,7 +73,10 @@ pub(super) fn of(report: &Report) -> Verdict {
     for models in MODELS {
         let duels =
             each().filter_map(|(scenario, entries)| Some((scenario, duel(entries, models)?)));
-        summary.extend(better_choice(&duels.collect::<Vec<_>>(), models));
+        let (left_out, duels): (Vec<_>, Vec<_>) =
+            duels.partition(|(scenario, _)| scenario.pipeline > 1);
+        summary.extend(better_choice(&duels, models));
+        summary.extend(not_the_model(&left_out, models.2));
     }
     summary.extend(caveats(report, &entries));
     Verdict { sections: sections.collect(), summary }
@@ -384,6 +387,44 @@ fn better_choice(
     lines
 }
 
+/// That scenarios with bursts of requests say little of the model.
+fn not_the_model(duels: &[(&Scenario, Duel)], whose: &str) -> Option<Line> {
+    let names: Vec<String> = duels.iter().map(|(scenario, _)| one_line(&scenario.name)).collect();
+    (!names.is_empty()).then(|| Line {
+        topic: format!("{whose}, left out"),
+        text: format!(
+            "{}: contenders differ there in more than the model, as Corelane's thread per core gathers the answers to a burst \
+             in one system call; the sockets of a pool do not, nor do Tokio's contenders, which leave hyper's \
+             pipeline_flush off",
+            listed(&names)
+        ),
+    })
+}
+
+/// That the load generator and the contenders had the same CPUs, if they had, and how much of them it took.
+fn shared(report: &Report) -> Option<String> {
+    let machine = &report.machine;
+    let count = machine.generator_cpus.len();
+    if !machine.generator_cpus.iter().any(|cpu| machine.contender_cpus.contains(cpu)) {
+        return None;
+    }
+    let contenders = report.scenarios.iter().flat_map(|scenario| &scenario.contenders);
+    let shares = contenders.flat_map(|contender| &contender.rounds).filter_map(|round| {
+        let time = round.seconds * 1e6 * count as f64;
+        (round.generator_micros > 0 && time > 0.0).then(|| round.generator_micros as f64 / time)
+    });
+    let shares: Vec<f64> = shares.collect();
+    let least = shares.iter().copied().reduce(f64::min);
+    let took = least.zip(shares.iter().copied().reduce(f64::max)).map(|(least, most)| {
+        format!(", of which the generator took {} % to {} %", percent(least), percent(most))
+    });
+    Some(format!(
+        "the load generator and the contenders shared CPUs{}: what it takes is the same for all, so ratios between contenders \
+         come out nearer to 1 than they are",
+        took.unwrap_or_default()
+    ))
+}
+
 /// What limits what was said.
 fn caveats(report: &Report, entries: &[Vec<Entry>]) -> Vec<Line> {
     let note = |text: String| Line { topic: "Note".to_owned(), text };
@@ -416,6 +457,7 @@ fn caveats(report: &Report, entries: &[Vec<Entry>]) -> Vec<Line> {
              other lacks, so differences there are those of both together, not of the servers alone"
         )));
     }
+    lines.extend(shared(report).map(note));
     lines.push(note(format!(
         "a difference counts if the interval of the paired rounds (99 % for each of {} figures) leaves \
          out zero, and if it is at least {} %",
@@ -533,6 +575,33 @@ mod tests {
         let text = text.replace("\n    ", " ");
         let crowded = "the load generator and the server wanted the same CPUs in heavy-tail:";
         assert!(text.contains(crowded), "{text}");
+    }
+
+    #[test]
+    fn bursts_say_nothing_of_the_model() {
+        let both = vec![
+            mode("thread-per-core", (100_000.0, 1_000.0, 10.0)),
+            mode("work-stealing", (50_000.0, 1_000.0, 10.0)),
+        ];
+        let mut bursts = scenario("bursts", both);
+        bursts.pipeline = 16;
+        let text = verdict(&report(vec![bursts])).replace("\n    ", " ");
+        assert!(
+            text.contains("Corelane's two modes, left out: bursts: contenders differ"),
+            "{text}"
+        );
+        assert!(!text.contains("the better choice: bursts"), "{text}");
+    }
+
+    #[test]
+    fn who_shares_cpus_is_told_what_that_does() {
+        let mut all = sample();
+        assert!(!verdict(&all).contains("shared CPUs"));
+        (all.machine.contender_cpus, all.machine.generator_cpus) = (vec![0, 1], vec![0, 1]);
+        all.scenarios[0].contenders[0].rounds[0].generator_micros = 5_000_000;
+        let text = verdict(&all).replace("\n    ", " ");
+        let expected = "shared CPUs, of which the generator took 25 % to 25 %: what it takes";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]
