@@ -164,7 +164,9 @@ fn a_server_that_drops_requests_has_errors() {
     let (requests, errors) = (number(&figures, "requests"), number(&figures["errors"], "read"));
     assert!(dropped.load(Ordering::Relaxed) > 10);
     assert!(errors >= requests / 2.0, "every second one is dropped: {figures}");
-    assert_eq!(counted(&figures) as f64, requests + errors, "{figures}");
+    // What came in time, what failed, and of each connection perhaps what came late.
+    let late = counted(&figures) as f64 - requests - errors;
+    assert!((0.0..=2.0).contains(&late), "{figures}");
 }
 
 #[test]
