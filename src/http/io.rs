@@ -167,12 +167,16 @@ impl<S: Transport> Write for Io<S> {
         let bufs = &bufs[..bufs.len().min(socket::MAX_SLICES)];
         let length = bufs.iter().map(|buf| buf.len()).sum();
         if bursts.write(poll_number()) && length < GATHER_COPY_MAX {
-            let bytes = bufs.iter().fold(Vec::with_capacity(length), |mut bytes, buf| {
-                bytes.extend_from_slice(buf);
-                bytes
-            });
-            if let Some(gathered) = source.poll_gather(context, &bytes) {
-                return gathered;
+            let mut gathered = 0;
+            for buf in bufs {
+                match source.poll_gather(context, buf) {
+                    Some(Poll::Ready(Ok(count))) => gathered += count,
+                    Some(refused) if gathered == 0 => return refused,
+                    _ => break,
+                }
+            }
+            if gathered > 0 {
+                return Poll::Ready(Ok(gathered));
             }
         }
         let send = |stream: &S::Socket| socket::send_vectored(stream, bufs);

@@ -91,7 +91,7 @@ impl Registered {
             self.descriptor.set_held(Held::Unsent, false);
         }
         if self.ends {
-            // Whoever has the other half may wait for the peer, and that for an end.
+            // Bytes are missing before it; but whoever has the other half may wait for the peer, and that for an end.
             let _ = socket::shutdown_write(&self.descriptor.fd());
         }
     }
@@ -177,15 +177,7 @@ impl Reactor {
         let key = inserted
             .map_err(|_| io::Error::other("a shard can register about a million sockets"))?;
         let token = mio::Token(key.to_bits() as usize);
-        let registry = self.poll.registry();
-        let registered = match registry.register(&mut SourceFd(&fd), token, interest()) {
-            // Of a socket that was closed here while somebody held a duplicate of its fd, whose number came back.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                registry.reregister(&mut SourceFd(&fd), token, interest())
-            }
-            registered => registered,
-        };
-        if let Err(error) = registered {
+        if let Err(error) = register(self.poll.registry(), fd, token) {
             let slot = self.slots.borrow_mut().remove(key);
             drop(slot);
             return Err(error);
@@ -451,8 +443,19 @@ impl Reactor {
     }
 }
 
+/// Registers a socket for everything.
+pub(super) fn register(registry: &mio::Registry, fd: RawFd, token: mio::Token) -> io::Result<()> {
+    match registry.register(&mut SourceFd(&fd), token, interest()) {
+        // Of a socket that was closed here while somebody held a duplicate of its fd, whose number came back.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            registry.reregister(&mut SourceFd(&fd), token, interest())
+        }
+        registered => registered,
+    }
+}
+
 /// Every socket is registered for everything, once.
-pub(super) fn interest() -> mio::Interest {
+fn interest() -> mio::Interest {
     mio::Interest::READABLE | mio::Interest::WRITABLE | mio::Interest::PRIORITY
 }
 

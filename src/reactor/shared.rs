@@ -7,7 +7,7 @@
 //! One thread at a time [drives](SharedReactor::drive): it waits for events and takes the wakers they concern. It wakes
 //! them when it has let go of the reactor, since a waker can be anybody's code.
 
-use super::engine::{interest, readiness_of};
+use super::engine::{readiness_of, register};
 use super::interest::Interest;
 use super::slots::{Direction, Readiness, SlotKey, Slots};
 use crate::mesh::message::Watchers;
@@ -101,14 +101,7 @@ impl SharedReactor {
         let too_many = || io::Error::other("a runtime can register about a million sockets");
         let slot = slot.ok_or_else(too_many)?;
         let token = mio::Token(slot.key.to_bits() as usize);
-        let registered = match self.registry.register(&mut SourceFd(&fd), token, interest()) {
-            // As in a shard's reactor: of a socket that was closed while somebody held a duplicate of its fd.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.registry.reregister(&mut SourceFd(&fd), token, interest())
-            }
-            registered => registered,
-        };
-        if let Err(error) = registered {
+        if let Err(error) = register(&self.registry, fd, token) {
             self.forget(&slot);
             return Err(error);
         }

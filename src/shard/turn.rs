@@ -115,7 +115,7 @@ impl Shard {
 
     /// How many polls or calls until the clock is read again, if those since the last look took this long. Long ones are
     /// timed one by one, short ones not: a look costs as much as a short one.
-    fn stride_after(&self, stride: &Cell<u32>, took: Duration) -> u32 {
+    pub(crate) fn stride_after(&self, stride: &Cell<u32>, took: Duration) -> u32 {
         let long = took * 4 > self.limits.turn_time;
         stride.set(if long { 1 } else { (stride.get() * 2).min(CLOCK_STRIDE) });
         stride.get()

@@ -10,7 +10,6 @@
 use super::context;
 use super::pool::Pool;
 use super::queue::{Local, Seen};
-use crate::limits::CLOCK_STRIDE;
 use crate::park::Seat;
 use crate::shard::Shard;
 use crate::shard::context::enter as enter_shard;
@@ -171,17 +170,15 @@ impl Worker {
         let limits = self.shard.limits();
         let began = self.shard.now();
         let mut looked = began;
-        let (mut stride, mut until_look) = (1, 1);
+        let stride = Cell::new(1);
+        let mut until_look = 1;
         for _ in 0..limits.polls_per_turn {
             let Some(job) = self.next_job() else { break };
             self.run_job(job);
             until_look -= 1;
             if until_look == 0 {
                 let now = self.shard.look_at_clock();
-                // Long polls are timed one by one, short ones not.
-                let long = now.duration_since(looked) * 4 > limits.turn_time;
-                stride = if long { 1 } else { (stride * 2).min(CLOCK_STRIDE) };
-                until_look = stride;
+                until_look = self.shard.stride_after(&stride, now.duration_since(looked));
                 looked = now;
                 if now.duration_since(began) >= limits.turn_time {
                     break;

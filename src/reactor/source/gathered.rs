@@ -1,8 +1,7 @@
 //! Writes that are gathered, and what the kernel has not taken of them: the socket's side of `reactor/gather`.
 
 use super::{Here, Socket, Source};
-use crate::reactor::engine::Held;
-use crate::reactor::engine::lost;
+use crate::reactor::engine::{Held, lost};
 use crate::reactor::gather::Gathered;
 use crate::reactor::slots::{Direction, SlotKey};
 use crate::shard::Shard;

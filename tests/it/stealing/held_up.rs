@@ -8,22 +8,28 @@ use futures::AsyncReadExt;
 use std::io::Write;
 use std::sync::mpsc;
 
+/// A socket of which a task of the pool tells each byte.
+fn heard_in(runtime: &corelane::Runtime) -> (std::os::unix::net::UnixStream, mpsc::Receiver<()>) {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let (tell, told) = mpsc::channel();
+    run(runtime.handle(), async move {
+        drop(spawn(async move {
+            let mut stream = corelane::net::UnixStream::from_std(theirs).expect("a stream");
+            while let Ok(1) = stream.read(&mut [0]).await {
+                tell.send(()).expect("somebody listens");
+            }
+        }));
+    });
+    (ours, told)
+}
+
 /// While one worker is blocked until a socket has been heard of, another has just had something short to do. Whoever of
 /// them slept on behalf of both, somebody must look at the sockets.
 #[test]
 fn sockets_are_looked_at_whichever_worker_is_blocked_when() {
     within_reason(|| {
         let runtime = workers(2);
-        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
-        let (tell, told) = mpsc::channel();
-        run(runtime.handle(), async move {
-            drop(spawn(async move {
-                let mut stream = corelane::net::UnixStream::from_std(theirs).expect("a stream");
-                while let Ok(1) = stream.read(&mut [0]).await {
-                    tell.send(()).expect("somebody listens");
-                }
-            }));
-        });
+        let (mut ours, told) = heard_in(&runtime);
         let mut random = Random::new();
         for round in 0..1_500 {
             let (blocked, other) = if round % 2 == 0 { (FIRST, SECOND) } else { (SECOND, FIRST) };
@@ -44,16 +50,7 @@ fn sockets_are_looked_at_whichever_worker_is_blocked_when() {
 fn sockets_are_looked_at_though_all_but_one_are_blocked() {
     within_reason(|| {
         let runtime = workers(3);
-        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
-        let (tell, told) = mpsc::channel();
-        run(runtime.handle(), async move {
-            drop(spawn(async move {
-                let mut stream = corelane::net::UnixStream::from_std(theirs).expect("a stream");
-                while let Ok(1) = stream.read(&mut [0]).await {
-                    tell.send(()).expect("somebody listens");
-                }
-            }));
-        });
+        let (mut ours, told) = heard_in(&runtime);
         let all = [FIRST, SECOND, THIRD];
         let mut random = Random::new();
         for round in 0..500 {
