@@ -13,6 +13,7 @@ mod tally;
 
 use super::compare::process;
 use crate::runtime::{Pin, Runtime};
+use crate::sync::{AtomicU64, Ordering};
 use crate::sys::cpus;
 use crate::task::JoinHandle;
 use crate::time::{sleep_until, timeout_at};
@@ -94,6 +95,9 @@ pub(crate) struct Options {
 
 /// The line that says that the warm-up is over.
 pub(crate) const BEGIN: &str = "measuring";
+/// How the lines begin that say how many requests per second it has been so far, and how often there is one.
+pub(crate) const SO_FAR: &str = "so far ";
+const SAID_EVERY: Duration = Duration::from_millis(500);
 /// The line that says that the time is over. The connections stay for a moment.
 pub(crate) const END: &str = "measured";
 /// How long they stay, so that whoever measures the server finds it as it was.
@@ -174,7 +178,11 @@ fn measure(options: &Options) -> Result<Outcome, Box<dyn std::error::Error>> {
         .thread_name("load")
         .start()?;
     let handle = runtime.handle().clone();
-    let start = Arc::new(Start { all: Barrier::new(threads + 1), span: OnceLock::new() });
+    let start = Arc::new(Start {
+        all: Barrier::new(threads + 1),
+        span: OnceLock::new(),
+        so_far: (0..threads).map(|_| AtomicU64::new(0)).collect(),
+    });
     let mut parts = Vec::new();
     for (index, shard) in handle.shards().enumerate() {
         let part = Part { index, of: threads };
@@ -188,6 +196,13 @@ fn measure(options: &Options) -> Result<Outcome, Box<dyn std::error::Error>> {
         sleep_until(span.from).await;
         if options.json {
             tell(BEGIN);
+        }
+        for moment in span.moments() {
+            // The threads tell at the moment; this one has heard them all a little later.
+            sleep_until(moment + LINGER / 2).await;
+            if options.json {
+                tell(&format!("{SO_FAR}{:.0}", start.rate(moment - span.from)));
+            }
         }
         sleep_until(span.until).await;
         if options.json {
@@ -224,13 +239,30 @@ struct Span {
     until: Instant,
 }
 
-/// Where the threads wait for each other.
+impl Span {
+    /// When it is said how far it has come.
+    fn moments(self) -> impl Iterator<Item = Instant> {
+        (1..)
+            .map(move |number| self.from + SAID_EVERY * number)
+            .take_while(move |&it| it + LINGER < self.until)
+    }
+}
+
+/// Where the threads wait for each other, and tell how far they have come.
 struct Start {
     all: Barrier,
     span: OnceLock<Span>,
+    /// Answers that each has counted, as of half a second ago at most.
+    so_far: Vec<AtomicU64>,
 }
 
 impl Start {
+    /// Requests per second of all, after that time.
+    fn rate(&self, after: Duration) -> f64 {
+        let sum: u64 = self.so_far.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        sum as f64 / after.as_secs_f64()
+    }
+
     /// Waits until every thread is here, and the main one. What is measured is the same for all of them.
     async fn begins(&self, options: &Options) -> Span {
         self.all.wait().await;
@@ -262,6 +294,10 @@ async fn drive(part: Part, start: Arc<Start>, options: Options, target: Target) 
     }
     sleep_until(span.from).await;
     let meter = Meter::start();
+    for moment in span.moments() {
+        sleep_until(moment).await;
+        start.so_far[part.index].store(tally.requests(), Ordering::Relaxed);
+    }
     sleep_until(span.until).await;
     tally.worked(meter.stop());
     sleep_until(span.until + LINGER).await;

@@ -52,6 +52,11 @@ pub(crate) fn children() -> Vec<u32> {
     parents().into_iter().filter(|(_, parent)| *parent == own).map(|(pid, _)| pid).collect()
 }
 
+/// Whatever descends from a process: its children, theirs, and so on, as far as they can be seen.
+pub(crate) fn family_of(root: u32) -> Vec<u32> {
+    descendants(root, &parents(), &[])
+}
+
 /// Kills whatever descends from this process, but for these and what descends from them, and waits for what has ended of it, until
 /// nothing is left or so much time is over: the system cannot kill at once what waits for a disk. Only for a process that has
 /// called `adopt_descendants`, or some would get away, and that waits for no child of its own any more.

@@ -7,6 +7,7 @@ use super::process::{self, Running};
 use super::run::Stop;
 use super::scenario::Work;
 use crate::cli::load;
+use crate::sys::process::family_of;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -41,6 +42,8 @@ pub(super) struct Bench<'a> {
     /// A round that is under way is given up then.
     pub(super) stop: &'a Stop,
     pub(super) places: &'a Places,
+    /// Is told the requests per second, now and then while a round goes on.
+    pub(super) live: &'a dyn Fn(f64),
 }
 
 /// Why there is no round.
@@ -84,31 +87,41 @@ impl Bench<'_> {
         let warmup = Duration::from_secs_f64(self.options.warmup());
         load.line(warmup + READY_WITHIN, self.stop, |line| (line == load::BEGIN).then_some(()))
             .map_err(instrument)?;
-        // Of a program that is not ours the process is its guard's: nothing to measure.
         let own = matches!(source, Source::Own(_));
-        let pid = server.process.as_ref().filter(|_| own).map(Running::pid);
+        // Of a program that is not ours the process is its guard's, and the program is what that has started.
+        let pids = || match server.process.as_ref().map(Running::pid) {
+            Some(pid) if own => vec![pid],
+            Some(guard) => family_of(guard),
+            None => Vec::new(),
+        };
         // Only ours are known to have such a page.
         let stats = || own.then(|| Stats::of(server.address, self.stop)).flatten();
         let beside = |running: &Running| process::cpu_time(running.pid()).unwrap_or_default();
         let began = Instant::now();
         let loaded = beside(&load);
         let disturbed = neighbour.as_ref().map(beside);
-        let before = pid.map(Used::by);
+        let before = Used::by(&pids());
         let told = stats();
         let span = Duration::from_secs_f64(self.options.seconds());
         // Before the generator closes its connections, and a thread for each ends.
-        load.line(span + READY_WITHIN, self.stop, |line| (line == load::END).then_some(()))
-            .map_err(instrument)?;
-        let used = pid.map(Used::by).zip(before).map(|(after, before)| {
-            let switches = process::switches_since(&after.switches, &before.switches);
-            (after.cpu - before.cpu, switches)
-        });
+        load.line(span + READY_WITHIN, self.stop, |line| {
+            if let Some(rate) = line.strip_prefix(load::SO_FAR).and_then(|it| it.parse().ok()) {
+                (self.live)(rate);
+            }
+            (line == load::END).then_some(())
+        })
+        .map_err(instrument)?;
+        let measured = pids();
+        let after = Used::by(&measured);
+        let cpu = after.cpu - before.cpu;
+        let switches = process::switches_since(&after.switches, &before.switches)
+            .filter(|_| !measured.is_empty());
         let loaded = (beside(&load) - loaded).total();
         let disturbed = neighbour.as_ref().map(beside).zip(disturbed);
         let disturbed = disturbed.map(|(after, before)| (after - before).total());
         let took = began.elapsed();
         let told = stats().zip(told).map(|(after, before)| after.since(&before));
-        let rss = pid.map_or(0, process::resident);
+        let rss = measured.iter().copied().map(process::resident).sum();
         let outcome: load::Outcome = load
             .line(READY_WITHIN, self.stop, |line| serde_json::from_str(line).ok())
             .map_err(instrument)?;
@@ -124,7 +137,6 @@ impl Bench<'_> {
             let errors = errors.join(", ");
             return Err(Fault::Contender(format!("it answered no request; errors: {errors}")));
         }
-        let (cpu, switches) = used.unwrap_or_default();
         Ok(Round {
             number,
             seconds: outcome.seconds,
@@ -302,7 +314,7 @@ fn may_go_on(error: &std::io::Error) -> bool {
     matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
 }
 
-/// What a process has used.
+/// What a contender's processes have used.
 #[derive(Clone, Debug, Default)]
 struct Used {
     cpu: process::CpuTime,
@@ -311,11 +323,16 @@ struct Used {
 }
 
 impl Used {
-    fn by(pid: u32) -> Used {
-        Used {
-            cpu: process::cpu_time(pid).unwrap_or_default(),
-            switches: process::context_switches(pid),
+    /// What several have used together.
+    fn by(pids: &[u32]) -> Used {
+        let mut all = Used::default();
+        for &pid in pids {
+            let cpu = process::cpu_time(pid).unwrap_or_default();
+            all.cpu.user += cpu.user;
+            all.cpu.system += cpu.system;
+            all.switches.extend(process::context_switches(pid));
         }
+        all
     }
 }
 

@@ -49,15 +49,16 @@ impl Sub for CpuTime {
     }
 }
 
-/// What a process has used. None: it is gone.
+/// What a process has used, with the children that it has waited for. None: it is gone.
 pub(crate) fn cpu_time(pid: u32) -> Option<CpuTime> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may contain anything.
     let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
     let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
     let time = |ticks: u64| Duration::from_millis(ticks * 1000 / TICKS);
-    // proc(5): utime and stime are fields 14 and 15; the first after the name is field 3.
-    Some(CpuTime { user: time(ticks(11)?), system: time(ticks(12)?) })
+    // proc(5): utime, stime, cutime and cstime are fields 14 to 17; the first after the name is field 3.
+    let (user, system) = (ticks(11)? + ticks(13)?, ticks(12)? + ticks(14)?);
+    Some(CpuTime { user: time(user), system: time(system) })
 }
 
 /// Times that each of its threads was taken off a CPU, or left it. Threads that have ended are not counted.

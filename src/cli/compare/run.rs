@@ -9,6 +9,7 @@ use super::versions::made_of;
 use super::words::{command_line, words};
 use crate::sync::{AtomicBool, Ordering};
 use crate::sys::process::{children, kill_descendants};
+use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -71,7 +72,8 @@ impl Plan<'_> {
 /// Runs everything; tells each scenario's table to `show` when it is over. That a contender fails is no error.
 pub(super) fn run(plan: Plan, stop: &Stop, show: impl Fn(&str)) -> Report {
     let Plan { options, scenarios, entrants, places } = plan;
-    let mut progress = Progress::new(scenarios.len(), entrants.len(), options);
+    let progress = RefCell::new(Progress::new(scenarios.len(), entrants.len(), options));
+    let live = |rate| progress.borrow().live(rate);
     let mut report = Report {
         format: FORMAT,
         command: command_line(std::env::args_os().map(|it| it.to_string_lossy().into_owned())),
@@ -94,11 +96,11 @@ pub(super) fn run(plan: Plan, stop: &Stop, show: impl Fn(&str)) -> Report {
             pipeline: scenario.work.pipeline,
             contenders: entrants.iter().map(Entrant::empty).collect(),
         };
-        let bench = Bench { options, work: &scenario.work, stop, places: &places };
+        let bench = Bench { options, work: &scenario.work, stop, places: &places, live: &live };
         for number in 0..options.rounds() {
             for index in order(entrants.len(), number as usize) {
                 let contender = &mut result.contenders[index];
-                progress.step(&result.name, &entrants[index].name, number);
+                progress.borrow_mut().step(&result.name, &entrants[index].name, number);
                 if stop.is_requested() {
                     break;
                 }
@@ -113,7 +115,8 @@ pub(super) fn run(plan: Plan, stop: &Stop, show: impl Fn(&str)) -> Report {
                     }
                     match round {
                         Ok(round) => {
-                            progress.rate = Some(round.requests as f64 / round.seconds);
+                            progress.borrow_mut().rate =
+                                Some(round.requests as f64 / round.seconds);
                             contender.rounds.push(round);
                         }
                         // That is why it has failed.
@@ -126,7 +129,7 @@ pub(super) fn run(plan: Plan, stop: &Stop, show: impl Fn(&str)) -> Report {
                 }
             }
         }
-        progress.clear();
+        progress.borrow().clear();
         let measured = result
             .contenders
             .iter()
@@ -259,6 +262,8 @@ struct Progress {
     left: u32,
     /// Requests per second of the last round.
     rate: Option<f64>,
+    /// What is being done.
+    text: String,
 }
 
 impl Progress {
@@ -269,25 +274,38 @@ impl Progress {
             step: Duration::from_secs_f64(seconds),
             left: scenarios as u32 * entrants as u32 * options.rounds(),
             rate: None,
+            text: String::new(),
         }
     }
 
     fn step(&mut self, scenario: &str, contender: &str, round: u32) {
         let left = self.step * self.left;
         self.left = self.left.saturating_sub(1);
-        let text = format!(
-            "{scenario}, round {}: {contender}; about {}:{:02} left{}",
+        self.text = format!(
+            "{scenario}, round {}: {contender}; about {}:{:02} left",
             round + 1,
             left.as_secs() / 60,
             left.as_secs() % 60,
-            self.rate.map_or(String::new(), |rate| format!("; the last: {rate:.0} requests/s"))
         );
-        let mut out = std::io::stderr().lock();
-        let _ = if self.terminal {
-            write!(out, "\r\x1b[K{text}").and_then(|()| out.flush())
+        let last =
+            self.rate.map_or(String::new(), |rate| format!("; the last: {rate:.0} requests/s"));
+        if self.terminal {
+            self.draw(&last);
         } else {
-            writeln!(out, "{text}")
-        };
+            let _ = writeln!(std::io::stderr(), "{}{last}", self.text);
+        }
+    }
+
+    /// What comes of the round that goes on, on a terminal.
+    fn live(&self, rate: f64) {
+        if self.terminal {
+            self.draw(&format!("; now {rate:.0} requests/s"));
+        }
+    }
+
+    fn draw(&self, rate: &str) {
+        let mut out = std::io::stderr().lock();
+        let _ = write!(out, "\r\x1b[K{}{rate}", self.text).and_then(|()| out.flush());
     }
 
     fn clear(&self) {

@@ -157,6 +157,11 @@ impl Shared {
         (0..count).for_each(|_| self.tally.borrow_mut().record(age));
     }
 
+    /// Answered so far.
+    pub(super) fn requests(&self) -> u64 {
+        self.tally.borrow().requests
+    }
+
     /// When the time is over.
     pub(super) fn until(&self) -> Instant {
         self.until

@@ -171,6 +171,28 @@ fn a_program_may_write_what_it_likes() {
     assert_eq!(contender(&report(directory.path()), "x"), (&serde_json::Value::Null, 2));
 }
 
+/// Of a program that is not ours, whatever it has started is measured, and not what has started it.
+#[test]
+fn a_program_is_measured_with_what_it_has_started() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let command = program_that_forks();
+    let output = compare(directory.path(), &["--contender", "blocking", "--command", &command]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = report(directory.path());
+    let contenders = report["scenarios"][0]["contenders"].as_array().expect("contenders");
+    let [own, other] = &contenders[..] else { panic!("two: {report}") };
+    let figure = |round: &serde_json::Value, name: &str| {
+        round[name].as_u64().unwrap_or_else(|| panic!("no {name} in {round}"))
+    };
+    let size = figure(&own["rounds"][0], "rss_bytes");
+    for round in other["rounds"].as_array().expect("rounds") {
+        assert!(figure(round, "user_micros") + figure(round, "system_micros") > 0, "{round}");
+        assert!(figure(round, "context_switches") > 0, "{round}");
+        // A shell is small.
+        assert!((size / 2..=3 * size).contains(&figure(round, "rss_bytes")), "{size}: {round}");
+    }
+}
+
 #[test]
 fn no_time_is_no_duration() {
     let output = run(&["compare", "--duration", "0"]);
