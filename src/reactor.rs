@@ -15,6 +15,8 @@ mod guess;
 #[cfg(not(loom))]
 pub(crate) mod interest;
 #[cfg(not(loom))]
+mod outbox;
+#[cfg(not(loom))]
 pub(crate) mod poll;
 #[cfg(not(loom))]
 pub(crate) mod shared;

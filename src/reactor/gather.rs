@@ -5,12 +5,17 @@
 //! the same moment as it would be otherwise, give or take the end of the poll. The buffer belongs to one socket at a
 //! time, and to none between polls; a second socket that gathers in the same poll sends the first one's bytes.
 //!
+//! Those of a socket that a pool shares stand in its [outbox](super::outbox) meanwhile, and the buffer's place is the
+//! outbox's, so that the end of the poll finds it.
+//!
 //! Bytes that the kernel does not take go into the slot. They are sent when the socket has room again, before anything
 //! written later; until then `flush` waits and the socket does not move to another shard.
 
 use super::engine::{Descriptor, Held, Reactor, retried};
+use super::outbox::{Added, Outbox};
 use super::slots::{Direction, Readiness, SlotKey};
 use crate::limits::GATHER_BYTES;
+use crate::sync::Arc;
 use crate::sys::socket;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -19,8 +24,10 @@ use std::task::{Poll, Waker};
 /// The gather buffer of a shard.
 #[derive(Default)]
 pub(super) struct GatherBuffer {
+    /// [`SlotKey::NOWHERE`]: the outbox.
     owner: Cell<Option<SlotKey>>,
     bytes: RefCell<Vec<u8>>,
+    outbox: RefCell<Option<Arc<Outbox>>>,
 }
 
 /// What became of a write that wanted to be gathered.
@@ -77,6 +84,49 @@ impl Reactor {
             self.send_gathered();
         }
         Gathered::Yes
+    }
+
+    /// [`gather`](Self::gather), of a socket that a pool shares.
+    pub(super) fn gather_in(&self, outbox: &Arc<Outbox>, bytes: &[u8], waker: &Waker) -> Gathered {
+        let buffer = &self.gathered;
+        let is_its = |known: &Arc<Outbox>| Arc::ptr_eq(known, outbox);
+        if !buffer.outbox.borrow().as_ref().is_some_and(is_its) {
+            self.send_gathered();
+            if buffer.owner.get().is_some() {
+                // A waker has gathered meanwhile.
+                return Gathered::Stale;
+            }
+        }
+        let added = outbox.add(bytes, &mut buffer.bytes.borrow_mut());
+        match added {
+            Added::Failed(error) => return Gathered::Failed(error),
+            Added::Full => {
+                return match outbox.poll_sent(waker) {
+                    Poll::Pending => Gathered::Wait,
+                    // There is room again: a write by itself finds it, or what has failed.
+                    Poll::Ready(_) => Gathered::Stale,
+                };
+            }
+            Added::Behind => {}
+            Added::Yes { full } => {
+                buffer.owner.set(Some(SlotKey::NOWHERE));
+                buffer.outbox.borrow_mut().get_or_insert_with(|| outbox.clone());
+                if full {
+                    self.send_gathered();
+                }
+            }
+        }
+        Gathered::Yes
+    }
+
+    /// The socket of that outbox goes.
+    pub(super) fn let_go(&self, outbox: &Arc<Outbox>) {
+        let buffer = &self.gathered;
+        let is_its = |known: &mut Arc<Outbox>| Arc::ptr_eq(known, outbox);
+        let known = buffer.outbox.borrow_mut().take_if(is_its);
+        if known.is_some() {
+            buffer.owner.set(None);
+        }
     }
 
     /// Behind bytes that the kernel has refused.
@@ -168,6 +218,16 @@ impl Reactor {
     }
 
     fn send_buffer(&self, key: SlotKey) {
+        if let Some(outbox) = self.gathered.outbox.take() {
+            let mut spare = self.gathered.bytes.take();
+            outbox.send(Some(&mut spare));
+            let mut bytes = self.gathered.bytes.borrow_mut();
+            // A waker may have gathered meanwhile.
+            if bytes.capacity() == 0 {
+                *bytes = spare;
+            }
+            return;
+        }
         let mut bytes = self.gathered.bytes.borrow_mut();
         let mut slots = self.slots.borrow_mut();
         let mut failed = false;
@@ -229,7 +289,7 @@ impl Reactor {
 }
 
 /// One send; what the kernel does not take counts as nothing.
-fn send_once(descriptor: &dyn Descriptor, bytes: &[u8]) -> io::Result<usize> {
+pub(super) fn send_once(descriptor: &dyn Descriptor, bytes: &[u8]) -> io::Result<usize> {
     match retried(|| socket::send(&descriptor.fd(), bytes)) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         result => result,

@@ -119,8 +119,11 @@ impl SharedReactor {
 
     /// A socket whose fd is about to be closed.
     pub(crate) fn forget(&self, slot: &SharedSlot) {
-        let slot = lock(&self.slots).remove(slot.key);
-        drop(slot);
+        let known = lock(&self.slots).remove(slot.key);
+        drop(known);
+        // A waker may hold the slot.
+        let mut waiting = Vec::new();
+        slot.waiting.iter().for_each(|watchers| watchers.take_all(&mut waiting));
     }
 
     /// A socket whose fd lives on.

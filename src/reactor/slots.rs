@@ -18,6 +18,11 @@ pub(crate) struct SlotKey {
     generation: u32,
 }
 
+impl SlotKey {
+    /// Names no slot, ever.
+    pub(crate) const NOWHERE: SlotKey = SlotKey { index: KEY_MASK, generation: KEY_MASK };
+}
+
 const KEY_BITS: u32 = 20;
 const KEY_MASK: u32 = (1 << KEY_BITS) - 1;
 

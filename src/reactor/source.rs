@@ -15,7 +15,7 @@ mod outside;
 mod pooled;
 mod wait;
 
-use super::engine::{Attempt, Descriptor, Gate, Held, lost, retried};
+use super::engine::{Attempt, Descriptor, Gate, Held, retried};
 use super::interest::{Interest, Ready};
 use super::slots::{Direction, Readiness, SlotKey};
 use crate::mesh::message::Watchers;
@@ -29,7 +29,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use wait::Wait;
 
 /// See the module. `Send` and `Sync` when the socket is.
@@ -224,8 +224,10 @@ impl<S: Socket> Source<S> {
                 Some(Attempt::Polled(polled)) => return polled,
                 other => {
                     if let Some(pooled) = self.pooled.get() {
-                        if direction == Direction::Write && self.holds(Held::Lost) {
-                            return Poll::Ready(Err(lost()));
+                        if direction == Direction::Write
+                            && let Some(outbox) = self.filled_outbox()
+                        {
+                            ready!(outbox.poll_sent(waker))?;
                         }
                         let call = || call(&self.shared.socket);
                         return pooled.poll_io(context, direction, call, &drained);

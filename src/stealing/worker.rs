@@ -94,7 +94,11 @@ impl Worker {
         }
         self.pool.notify();
         self.shard.close();
-        enter_shard(&self.shard, || context::enter(self, || self.pool.leave(self.shard.fleet())));
+        enter_shard(&self.shard, || {
+            context::enter(self, || self.pool.leave(self.shard.fleet()));
+            // What destructors have written.
+            self.shard.reactor.send_gathered();
+        });
     }
 
     fn is_stopped(&self) -> bool {
@@ -205,6 +209,7 @@ impl Worker {
         self.running.set(true);
         self.shard.home().as_guest(job.id(), || job.run());
         self.running.set(false);
+        self.shard.reactor.send_gathered();
     }
 
     /// There is something to do, which may take long. Who pushed while this worker searched has relied on it; and who
@@ -261,6 +266,8 @@ impl Worker {
     fn look(&self, now: Instant) {
         let shared = &self.pool.shared;
         let mut woken = self.woken.take();
+        // Of code that is no task: calls, notices, wakers.
+        self.shard.reactor.send_gathered();
         self.shard.waits(now);
         if let Some(mut driver) = shared.reactor.try_drive() {
             shared.reactor.drive(&mut driver, Some(Duration::ZERO), &mut woken);
@@ -271,6 +278,7 @@ impl Worker {
     }
 
     fn sleep(&self, now: Instant) {
+        self.shard.reactor.send_gathered();
         let pool = &*self.pool;
         let shared = &pool.shared;
         let mut driver = shared.reactor.try_drive();

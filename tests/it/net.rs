@@ -4,6 +4,7 @@
 //! has been sent has arrived). A test that hangs fails after a generous while.
 
 mod gathered;
+mod gathered_in_pool;
 mod lookup;
 mod pipe;
 mod ready;

@@ -105,8 +105,8 @@ pub(super) fn all(payload: Option<u64>) -> Vec<Scenario> {
         scenario(
             "pipelined",
             "What if each client sends sixteen requests at a time?",
-            "Whoever answers a burst with one system call, which is more than a difference of the model: our thread per core \
-             does; a pool's sockets do not, nor do Tokio's contenders, which leave hyper's pipeline_flush off as it comes.",
+            "Whoever answers a burst with one system call: both of our modes do, and the threads; Tokio's contenders, which leave \
+             hyper's pipeline_flush off as it comes, do not.",
             "/",
             Work { connections: Connections::Fixed(64), pipeline: 16, ..HELLO },
         ),

@@ -20,7 +20,10 @@ impl<S: Socket> Source<S> {
     ) -> Option<Poll<io::Result<usize>>> {
         let gathered = with_current(|shard| match self.here(shard) {
             Here::Home(key) => shard.reactor.gather(key, bytes, context.waker()),
-            Here::Unregistered | Here::Away => Gathered::Stale,
+            Here::Unregistered | Here::Away => match self.outbox() {
+                Some(outbox) => shard.reactor.gather_in(outbox, bytes, context.waker()),
+                None => Gathered::Stale,
+            },
         });
         match gathered? {
             Gathered::Yes => Some(Poll::Ready(Ok(bytes.len()))),
@@ -36,12 +39,21 @@ impl<S: Socket> Source<S> {
         if !self.holds(Held::Unsent) && !self.holds(Held::Lost) {
             return Poll::Ready(Ok(()));
         }
+        if let Some(outbox) = self.filled_outbox() {
+            return outbox.poll_sent(context.waker());
+        }
         self.at_slot(context, |shard, key, context| shard.reactor.poll_unsent(key, context.waker()))
     }
 
     /// Before anything else is written: what was gathered, or refused by the kernel before, goes as far as the kernel takes
     /// it. False: not all of it.
     pub(crate) fn send_first(&self) -> io::Result<bool> {
+        if let Some(outbox) = self.filled_outbox() {
+            return match (outbox.send(None), outbox.failure()) {
+                (_, Some(error)) => Err(error),
+                (sent, None) => Ok(sent),
+            };
+        }
         let here = with_current(|shard| match self.here(shard) {
             Here::Home(key) if shard.reactor.is_behind(key) => Some(shard.reactor.send_first(key)),
             Here::Home(_) => Some(Ok(true)),
@@ -54,6 +66,9 @@ impl<S: Socket> Source<S> {
 
     /// Ready when every byte written has been given to the kernel.
     pub(crate) fn poll_all_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(outbox) = self.filled_outbox() {
+            return outbox.poll_sent(context.waker());
+        }
         self.at_slot(context, |shard, key, context| {
             shard.reactor.poll_all_sent(key, context.waker())
         })
@@ -61,6 +76,9 @@ impl<S: Socket> Source<S> {
 
     /// Ends the sending direction when every byte written has been given to the kernel, which the home sees to.
     pub(crate) fn end_when_sent(&self) {
+        if let Some(outbox) = self.filled_outbox() {
+            return outbox.end_when_sent();
+        }
         let here = with_current(|shard| match self.here(shard) {
             Here::Home(key) => {
                 shard.reactor.end_when_sent(key);

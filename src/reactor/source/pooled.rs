@@ -3,20 +3,25 @@
 use super::moves::Registration;
 use super::{Socket, Source, assumed};
 use crate::mesh::message::Watchers;
-use crate::reactor::engine::retried;
+use crate::reactor::engine::{Held, retried};
 use crate::reactor::interest::{Interest, Ready};
+use crate::reactor::outbox::Outbox;
 use crate::reactor::shared::{Look, SharedSlot};
 use crate::reactor::slots::{Direction, Readiness};
+use crate::shard::context::with_current;
 use crate::shard::shared::Shared;
 use crate::sync::{Arc, Ordering};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 
 /// Its place in a pool.
 pub(super) struct Pooled {
     shared: Arc<Shared>,
     slot: Arc<SharedSlot>,
+    /// Made when bytes are gathered first.
+    outbox: OnceLock<Arc<Outbox>>,
 }
 
 /// The place of a socket that is registered with a pool: no shard has this uid.
@@ -36,11 +41,30 @@ impl<S: Socket> Source<S> {
             let fd = self.shared.socket.as_fd().as_raw_fd();
             let slot = shared.reactor.register(fd, assumed)?;
             // Nobody else sets it: the homes are locked.
-            let _ = self.pooled.set(Pooled { shared: shared.clone(), slot });
+            let _ =
+                self.pooled.set(Pooled { shared: shared.clone(), slot, outbox: OnceLock::new() });
             self.place.store(IN_POOL, Ordering::Relaxed);
         }
         homes.iter_mut().for_each(Registration::leave);
         Ok(())
+    }
+}
+
+impl<S: Socket> Source<S> {
+    /// Where bytes are gathered, once a pool shares the socket.
+    pub(super) fn outbox(&self) -> Option<&Arc<Outbox>> {
+        let pooled = self.pooled.get()?;
+        let make = || {
+            let lost = self.holds(Held::Lost);
+            Arc::new(Outbox::new(self.shared.clone(), pooled.slot.clone(), lost))
+        };
+        Some(pooled.outbox.get_or_init(make))
+    }
+
+    /// The same, if it holds bytes, or if some are missing.
+    pub(super) fn filled_outbox(&self) -> Option<&Arc<Outbox>> {
+        let holds = self.pooled.get().is_some() && self.shared.held.load(Ordering::Acquire) != 0;
+        holds.then(|| self.outbox())?
     }
 }
 
@@ -124,6 +148,10 @@ impl Pooled {
 
     /// The socket is closed, or if `open`, lives on elsewhere.
     pub(super) fn leave(&self, fd: RawFd, open: bool) {
+        if let Some(outbox) = self.outbox.get() {
+            outbox.give_up();
+            with_current(|shard| shard.reactor.let_go(outbox));
+        }
         if open {
             self.shared.reactor.deregister(&self.slot, fd);
         } else {

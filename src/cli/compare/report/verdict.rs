@@ -71,12 +71,10 @@ pub(super) fn of(report: &Report) -> Verdict {
     });
     let mut summary = Vec::new();
     for models in MODELS {
-        let duels =
-            each().filter_map(|(scenario, entries)| Some((scenario, duel(entries, models)?)));
-        let (left_out, duels): (Vec<_>, Vec<_>) =
-            duels.partition(|(scenario, _)| scenario.pipeline > 1);
+        let duels: Vec<_> = each()
+            .filter_map(|(scenario, entries)| Some((scenario, duel(entries, models)?)))
+            .collect();
         summary.extend(better_choice(&duels, models));
-        summary.extend(not_the_model(&left_out, models.2));
     }
     summary.extend(caveats(report, &entries));
     Verdict { sections: sections.collect(), summary }
@@ -387,20 +385,6 @@ fn better_choice(
     lines
 }
 
-/// That scenarios with bursts of requests say little of the model.
-fn not_the_model(duels: &[(&Scenario, Duel)], whose: &str) -> Option<Line> {
-    let names: Vec<String> = duels.iter().map(|(scenario, _)| one_line(&scenario.name)).collect();
-    (!names.is_empty()).then(|| Line {
-        topic: format!("{whose}, left out"),
-        text: format!(
-            "{}: contenders differ there in more than the model, as Corelane's thread per core gathers the answers to a burst \
-             in one system call; the sockets of a pool do not, nor do Tokio's contenders, which leave hyper's \
-             pipeline_flush off",
-            listed(&names)
-        ),
-    })
-}
-
 /// That the load generator and the contenders had the same CPUs, if they had, and how much of them it took.
 fn shared(report: &Report) -> Option<String> {
     let machine = &report.machine;
@@ -575,22 +559,6 @@ mod tests {
         let text = text.replace("\n    ", " ");
         let crowded = "the load generator and the server wanted the same CPUs in heavy-tail:";
         assert!(text.contains(crowded), "{text}");
-    }
-
-    #[test]
-    fn bursts_say_nothing_of_the_model() {
-        let both = vec![
-            mode("thread-per-core", (100_000.0, 1_000.0, 10.0)),
-            mode("work-stealing", (50_000.0, 1_000.0, 10.0)),
-        ];
-        let mut bursts = scenario("bursts", both);
-        bursts.pipeline = 16;
-        let text = verdict(&report(vec![bursts])).replace("\n    ", " ");
-        assert!(
-            text.contains("Corelane's two modes, left out: bursts: contenders differ"),
-            "{text}"
-        );
-        assert!(!text.contains("the better choice: bursts"), "{text}");
     }
 
     #[test]
