@@ -51,7 +51,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     pub(crate) warmup: f64,
 
-    /// Threads. Default: one per CPU that this process may use, two at most.
+    /// Threads. Default: one per CPU that this process may use.
     #[arg(long, short)]
     pub(crate) threads: Option<usize>,
 
@@ -171,7 +171,7 @@ fn measure(options: &Options) -> Result<Outcome, Box<dyn std::error::Error>> {
         process::end_with_parent()?;
     }
     let cpus = cpus::usable_count(cpus::allowed()?.len());
-    let threads = options.threads.unwrap_or(cpus.min(2)).max(1);
+    let threads = options.threads.unwrap_or(cpus).max(1);
     let runtime = Runtime::builder()
         .cores(Cores::Count(threads))
         .pin(Pin::Off)

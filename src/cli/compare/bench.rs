@@ -202,6 +202,7 @@ impl Bench<'_> {
         let mut command = own()?;
         command
             .args(["load", &format!("http://{address}{}", work.path), "--json", "--parent-pipe"])
+            .args(["--threads", &self.places.generator_threads().to_string()])
             .args(["--connections", &work.connections.count(self.threads()).to_string()])
             .args(["--duration", &self.options.seconds().to_string()])
             .args(["--warmup", &self.options.warmup().to_string()])

@@ -39,6 +39,14 @@ impl Places {
         Places { contenders, generator, allowed: allowed.len() }
     }
 
+    /// Threads of the generator: one for each CPU of its own. Of those that it shares it takes half, two at least, as the
+    /// contenders want them too.
+    pub(super) fn generator_threads(&self) -> usize {
+        let count = self.generator.len();
+        let shares = self.generator.iter().any(|cpu| self.contenders.contains(cpu));
+        if shares { (count / 2).max(2).min(count) } else { count }
+    }
+
     /// The first of the contenders' CPUs.
     pub(super) fn first(&self) -> CpuId {
         self.contenders.first().copied().unwrap_or(CpuId(0))
@@ -61,8 +69,14 @@ mod tests {
         let cpus = |numbers: &[usize]| numbers.iter().copied().map(CpuId).collect::<Vec<_>>();
         let allowed = cpus(&[0, 1, 4, 5]);
         let places = Places::split(cpus(&[4, 0]), &allowed);
+        assert_eq!(places.generator_threads(), 2);
         assert_eq!((places.contenders, places.generator), (cpus(&[4, 0]), cpus(&[1, 5])));
         let places = Places::split(allowed.clone(), &allowed);
         assert_eq!(places.generator, allowed);
+        let shared = |count: usize| {
+            let all: Vec<CpuId> = (0..count).map(CpuId).collect();
+            Places::split(all.clone(), &all).generator_threads()
+        };
+        assert_eq!([1, 2, 3, 16].map(shared), [1, 2, 2, 8]);
     }
 }
