@@ -84,19 +84,13 @@ type Observer = Arc<dyn Fn(Event) + Send + Sync>;
 #[must_use = "a builder does nothing before start()"]
 pub struct Builder {
     addresses: Vec<SocketAddr>,
-    backlog: u32,
     settings: Settings,
     observer: Observer,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        Builder {
-            addresses: Vec::new(),
-            backlog: crate::sys::socket::DEFAULT_BACKLOG,
-            settings: Settings::default(),
-            observer: Arc::new(|_| ()),
-        }
+        Builder { addresses: Vec::new(), settings: Settings::default(), observer: Arc::new(|_| ()) }
     }
 }
 
@@ -109,7 +103,7 @@ impl Builder {
 
     /// Connections that may wait to be accepted, per shard; cut to the system's `somaxconn`. Default 1024.
     pub fn backlog(mut self, backlog: u32) -> Self {
-        self.backlog = backlog;
+        self.settings.backlog = backlog;
         self
     }
 
@@ -138,7 +132,8 @@ impl Builder {
     /// The server runs until its runtime shuts down, gracefully: see [`Server`].
     ///
     /// # Errors
-    /// No address was given, or one cannot be bound; or a shard has shut down.
+    /// No address was given, or one cannot be bound; or a shard has shut down; or there are none, as in a
+    /// [`block_on`](crate::block_on) outside a runtime.
     pub fn start<F, S, B>(self, handle: &Handle, factory: F) -> Result<Server, Error>
     where
         F: FnOnce(ShardId) -> S + Clone + Send + 'static,
@@ -150,7 +145,11 @@ impl Builder {
         if self.addresses.is_empty() {
             return Err(no_address());
         }
-        let listeners = listen::bind_all(&self.addresses, handle.shard_count(), self.backlog)?;
+        if handle.shard_count() == 0 {
+            return Err(Error::new(ErrorKind::Config, NO_SHARDS));
+        }
+        let listeners =
+            listen::bind_all(&self.addresses, handle.shard_count(), self.settings.backlog)?;
         let mut shards = Vec::new();
         for (shard, listeners) in handle.shards().zip(listeners.by_shard) {
             let (factory, settings, observer) =
@@ -205,7 +204,7 @@ impl Builder {
             return Err(no_address());
         }
         let listen::Bound { addresses, by_shard } =
-            listen::bind_all(&self.addresses, 1, self.backlog)?;
+            listen::bind_all(&self.addresses, 1, self.settings.backlog)?;
         let listeners = by_shard.into_iter().flatten().collect();
         let (settings, observer) = (self.settings, self.observer);
         let serving = handle
@@ -216,6 +215,9 @@ impl Builder {
         }
     }
 }
+
+const NO_SHARDS: &str = "the server has no shards to run on: this handle is that of a block_on without a runtime; start a \
+                         Runtime, and use its handle";
 
 fn no_address() -> Error {
     Error::new(ErrorKind::Config, "the server has no address to listen on")
@@ -310,10 +312,11 @@ where
     let drain = Arc::new(Drain::default());
     let accept = |listener: std::net::TcpListener| {
         let (service, drain, settings) = (service.clone(), drain.clone(), settings.clone());
+        let backlog = settings.backlog;
         let serve = move |stream| {
             drop(crate::spawn_local(connection(stream, service.clone(), &settings, &drain)));
         };
-        crate::spawn_local(accept_all(listener, serve, observer.clone()))
+        crate::spawn_local(accept_all(listener, serve, backlog, observer.clone()))
     };
     let tasks: Vec<_> = listeners.into_iter().map(accept).collect();
     // On its own, because the connections must be told even if every listener has died before.
@@ -342,10 +345,11 @@ where
     let drain = Arc::new(Drain::default());
     let accept = |listener: std::net::TcpListener| {
         let (service, drain, settings) = (service.clone(), drain.clone(), settings.clone());
+        let backlog = settings.backlog;
         let serve = move |stream| {
             drop(crate::spawn(connection(stream, service.clone(), &settings, &drain)));
         };
-        crate::spawn(accept_all(listener, serve, observer.clone()))
+        crate::spawn(accept_all(listener, serve, backlog, observer.clone()))
     };
     let tasks: Vec<_> = listeners.into_iter().map(accept).collect();
     drop(crate::spawn(async move {
@@ -359,6 +363,7 @@ where
 async fn accept_all(
     listener: std::net::TcpListener,
     mut serve: impl FnMut(TcpStream),
+    backlog: u32,
     observer: Observer,
 ) -> Result<(), Died> {
     let died = |error| Died::Listener("0.0.0.0:0".parse().expect("an address"), error);
@@ -391,7 +396,8 @@ async fn accept_all(
             }
         }
     }
-    acceptor.drain().for_each(|(stream, _peer)| serve(stream));
+    // As many as can have been waiting: those who come meanwhile must not keep it.
+    acceptor.drain().take(backlog as usize + 1).for_each(|(stream, _peer)| serve(stream));
     Ok(())
 }
 

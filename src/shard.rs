@@ -5,6 +5,7 @@
 
 pub(crate) mod context;
 pub(crate) mod counters;
+pub(crate) mod ending;
 pub(crate) mod fleet;
 pub(crate) mod shared;
 pub(crate) mod spin;
@@ -53,6 +54,8 @@ pub(crate) struct Shard {
     now: Cell<Instant>,
     /// When the present stretch of work began.
     busy_since: Cell<Instant>,
+    /// When it looked at the sockets last.
+    looked_at: Cell<Instant>,
     /// Time since then that went into looking at the inbox.
     spun: Cell<Duration>,
     /// Socket operations that the task being polled may still do.
@@ -60,9 +63,8 @@ pub(crate) struct Shard {
     poll_number: Cell<u64>,
     /// Polls between two looks at the clock, by how long polls have been taking.
     clock_stride: Cell<u32>,
-    /// The same for calls, and how many are left of the present stride.
+    /// The same for calls.
     call_stride: Cell<u32>,
-    until_call_look: Cell<u32>,
     /// Polls of the last turn, if it left tasks that are ready; else 0.
     backlog: Cell<u32>,
     /// Turns of work since the last look at the sockets.
@@ -70,6 +72,12 @@ pub(crate) struct Shard {
     /// See `block_on`.
     root_woken: Cell<bool>,
     stop_at: Cell<Option<Instant>>,
+    /// Who is in a `block_on` has been told that its runtime is to stop.
+    asked: Cell<bool>,
+    /// It has told the others that it has nothing left to do.
+    quiet: Cell<bool>,
+    /// None of them has.
+    over: Cell<bool>,
     /// How many calls further up this stack run as this shard.
     entered: Cell<u32>,
     pub(crate) stop_waiters: StopWaiters,
@@ -129,16 +137,19 @@ impl Shard {
             spin: Spin::new(limits.busy_poll),
             now: Cell::new(now),
             busy_since: Cell::new(now),
+            looked_at: Cell::new(now),
             spun: Cell::default(),
             io_left: Cell::new(limits.io_per_poll),
             poll_number: Cell::new(1),
             clock_stride: Cell::new(crate::limits::CLOCK_STRIDE),
             call_stride: Cell::new(crate::limits::CLOCK_STRIDE),
-            until_call_look: Cell::new(crate::limits::CLOCK_STRIDE),
             backlog: Cell::new(0),
             turns_since_io: Cell::new(0),
             root_woken: Cell::new(false),
             stop_at: Cell::new(None),
+            asked: Cell::new(false),
+            quiet: Cell::new(false),
+            over: Cell::new(false),
             entered: Cell::new(0),
             stop_waiters: StopWaiters::new(),
             kept: RefCell::new(HashMap::new()),
@@ -237,6 +248,9 @@ impl Shard {
     /// When the next timer is due, or the shard must stop.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let now = self.now();
+        if self.is_stopped() {
+            return Some(now);
+        }
         let timer = self.timers.next(now).and_then(|wait| now.checked_add(wait));
         [timer, self.stop_at.get()].into_iter().flatten().min()
     }
@@ -248,7 +262,7 @@ impl Shard {
         self.publish();
         let unparker = self.inbox().unparker();
         unparker.announce();
-        if self.has_work() {
+        if self.has_work() || self.is_stopped() {
             unparker.awake();
             return false;
         }
@@ -276,6 +290,17 @@ impl Shard {
     /// A call was sent, so an answer may come soon.
     pub(crate) fn expect_answer(&self) {
         self.spin.expect();
+    }
+
+    /// Whether it, or the runtime whose guest it is, was asked to stop.
+    pub(crate) fn is_asked_to_stop(&self) -> bool {
+        self.stop_at.get().is_some() || self.asked.get()
+    }
+
+    /// The runtime whose guest it is was asked to stop.
+    pub(crate) fn be_asked_to_stop(&self) {
+        self.asked.set(true);
+        self.stop_waiters.wake_all();
     }
 
     /// When the shard was asked to stop, the latest time at which it will.

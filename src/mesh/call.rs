@@ -87,7 +87,10 @@ impl<T> Reply<T> {
         }
         match std::mem::replace(&mut state.outcome, Outcome::Taken) {
             Outcome::Done(result) => Poll::Ready(result),
-            Outcome::Taken => Poll::Ready(Err(JoinError::never_ran().named(self.task))),
+            Outcome::Taken => {
+                drop(state);
+                panic!("a future was polled after it had given its output")
+            }
             pending @ Outcome::Pending(_) => {
                 state.outcome = pending;
                 Poll::Pending

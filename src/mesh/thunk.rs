@@ -1,7 +1,7 @@
 //! An errand that travels to another shard, stored in the message itself if it is small.
 //!
-//! A boxed closure would be allocated by one core and freed by another, at several times the cost of the queue. The
-//! closures of ordinary calls capture a pointer or two, so they fit. A thunk is made on one thread, and called or
+//! A boxed closure would be allocated by one core and freed by another, at several times the cost of the queue. What is
+//! posted may have three words; a call two, beside the place of its answer. A thunk is made on one thread, and called or
 //! dropped, once, on any other.
 
 #![allow(unsafe_code)]

@@ -34,10 +34,16 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     refuse_nested();
     let limits = Limits::default();
     let pool = crate::blocking::Pool::new(limits.blocking_threads);
-    let fleet = Fleet::new(limits, Vec::new(), pool, false);
-    let output = run(fleet.clone(), future);
-    fleet.pool().close();
-    output
+    let fleet = Fleet::new(limits, Vec::new(), pool, None);
+    /// Ends the pool of threads, also when the future panics.
+    struct ClosePool(Arc<Fleet>);
+    impl Drop for ClosePool {
+        fn drop(&mut self) {
+            self.0.pool().close();
+        }
+    }
+    let _close = ClosePool(fleet.clone());
+    run(fleet, future)
 }
 
 #[track_caller]
@@ -69,8 +75,12 @@ pub(crate) fn try_run<F: Future>(fleet: Arc<Fleet>, future: F) -> Result<F::Outp
     struct Close(Rc<Shard>);
     impl Drop for Close {
         fn drop(&mut self) {
+            self.0.fleet().lose_guest(self.0.inbox());
             self.0.close();
         }
+    }
+    if shard.fleet().add_guest(shard.inbox()) {
+        shard.be_asked_to_stop();
     }
     let close = Close(shard.clone());
     context::enter(&shard, || {

@@ -174,7 +174,7 @@ impl Builder {
             published: Arc::new(PublishedLine::default()),
         };
         let fleet =
-            Fleet::new(limits.clone(), seeds.iter().map(member).collect(), pool, shared.is_some());
+            Fleet::new(limits.clone(), seeds.iter().map(member).collect(), pool, shared.clone());
 
         let inboxes = seeds.iter().map(|seed| seed.inbox.clone()).collect();
         let (pool, locals) = match shared.map(|shared| StealingPool::new(shared, inboxes)) {
@@ -397,12 +397,11 @@ impl Runtime {
         }
         drop(self.watch.take());
         let fleet = self.handle.fleet().clone();
-        let before = fleet.cut();
         self.handle.request_shutdown(deadline);
         let joined = self.threads.drain(..).rev().map(thread::JoinHandle::join);
         let shards_panicked = joined.filter(Result::is_err).count();
         fleet.pool().close();
-        ShutdownReport { tasks_dropped: fleet.cut() - before, shards_panicked }
+        ShutdownReport { tasks_dropped: fleet.cut(), shards_panicked }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::shard::context::with_current;
 use crate::sync::Arc;
 use crate::task::failure::JoinError;
 use crate::task::join::JoinHandle;
+use crate::task::waker::count_panic;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,8 +26,6 @@ use std::task::{Context, Poll};
 struct Call<F, T> {
     make: F,
     answer: Answer<T>,
-    /// Somebody holds a `JoinHandle` and may abort.
-    abortable: bool,
 }
 
 impl<F, Fut, T> Errand for Call<F, T>
@@ -36,14 +35,19 @@ where
     T: Send + 'static,
 {
     fn run(self) {
-        let Call { make, answer, abortable } = self;
+        let Call { make, answer } = self;
         let Some(reply) = answer.take() else { return };
+        // Somebody holds a `JoinHandle` and may abort.
+        let abortable = reply.task().is_some();
         if abortable && reply.is_aborted() {
             return reply.complete(Err(JoinError::never_ran()));
         }
         let future = match catch_unwind(AssertUnwindSafe(make)) {
             Ok(future) => future,
-            Err(payload) => return reply.complete(Err(JoinError::closure_panicked(payload))),
+            Err(payload) => {
+                count_panic();
+                return reply.complete(Err(JoinError::closure_panicked(payload)));
+            }
         };
         let task = reply.task();
         let spawned = with_current(|shard| match task {
@@ -150,7 +154,7 @@ impl Handle {
     {
         let reply =
             if abortable { Reply::of_task(self.fleet().fresh_task()) } else { Reply::new() };
-        let call = Call { make, answer: Answer::new(reply.clone()), abortable };
+        let call = Call { make, answer: Answer::new(reply.clone()) };
         match self.send(shard, Thunk::new(call), true) {
             Ok(()) => Ok(reply),
             Err((kind, thunk)) => {
@@ -190,7 +194,7 @@ impl Handle {
         T: Send + 'static,
     {
         let reply = Reply::new();
-        let call = Call { make, answer: Answer::new(reply.clone()), abortable: false };
+        let call = Call { make, answer: Answer::new(reply.clone()) };
         SubmitTo { handle: self.clone(), shard, message: Some(Thunk::new(call)), room: None, reply }
     }
 

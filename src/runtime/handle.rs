@@ -59,7 +59,7 @@ impl Handle {
         (0..self.fleet.len() as u16).map(ShardId::new)
     }
 
-    /// What each shard has done so far, as of its last turn that ended in a wait, in the shards' order.
+    /// What each shard has done so far, as of its last look at its sockets, in the shards' order.
     pub fn stats(&self) -> Vec<ShardStats> {
         self.fleet.stats()
     }
@@ -87,15 +87,17 @@ impl Handle {
         self.fleet.pool().spawn(self.fleet.fresh_task(), work)
     }
 
-    /// Asks every shard to stop: at once if it has no task left, else when the last has ended, and after `deadline`
-    /// in any case. Returns immediately; [`Runtime::shutdown`](crate::Runtime::shutdown) waits. Tasks learn of it by
-    /// [`shutdown_requested`](crate::shutdown_requested).
+    /// Asks every shard to stop: all together, when no task is left on any of them and every call that was taken has run,
+    /// and after `deadline` in any case. Until then they go on taking calls: of requests that are still at hand, for
+    /// example. Returns immediately; [`Runtime::shutdown`](crate::Runtime::shutdown) waits. Tasks learn of it by
+    /// [`shutdown_requested`](crate::shutdown_requested), the future of a [`block_on`](Self::block_on) too.
     pub fn request_shutdown(&self, deadline: Duration) {
         let now = clock::now();
         let deadline = now.checked_add(deadline).unwrap_or(now + Duration::from_secs(86_400 * 365));
         for inbox in self.fleet.inboxes() {
             inbox.notify(Notice::Shutdown { deadline });
         }
+        self.fleet.ask_guests_to_stop();
     }
 }
 

@@ -58,7 +58,7 @@ impl HostedShard {
         let published = Arc::default();
         let member = Member { inbox: seed.inbox.clone(), published: Arc::clone(&published) };
         let pool = crate::blocking::Pool::new(limits.blocking_threads);
-        let fleet = Fleet::new(limits, vec![member], pool, false);
+        let fleet = Fleet::new(limits, vec![member], pool, None);
         let shard = Shard::new(Some(ShardId::new(0)), seed, fleet, published);
         Ok(HostedShard { shard, stopped: Cell::new(false) })
     }
@@ -72,11 +72,11 @@ impl HostedShard {
     /// spawned is cancelled at once.
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         self.resume();
+        let _pause = Pause(&self.shard);
         context::enter(&self.shard, || {
             self.shard.begin_poll();
-            let result = f();
-            self.shard.reactor.send_gathered();
-            result
+            let _send = SendGathered(&self.shard);
+            f()
         })
     }
 
@@ -94,13 +94,16 @@ impl HostedShard {
         }
         self.shard.inbox().unparker().awake();
         self.resume();
-        context::enter(&self.shard, || self.shard.turn(Some(timeout)));
+        {
+            let _pause = Pause(&self.shard);
+            context::enter(&self.shard, || self.shard.turn(Some(timeout)));
+        }
         // Not below a turn of the same shard, which one of its tasks may have asked for.
         if self.shard.is_stopped() && !self.shard.is_entered() {
             self.close();
             return false;
         }
-        self.shard.has_work()
+        self.shard.has_work() || self.shard.is_stopped()
     }
 
     /// Whether it was asked to shut down and has done so. From then on no task runs, calls from elsewhere are refused,
@@ -124,7 +127,7 @@ impl HostedShard {
     /// The shard runs again: what the host has done meanwhile was none of its time.
     fn resume(&self) {
         if !self.shard.is_entered() {
-            self.shard.works();
+            self.shard.resumes();
         }
     }
 
@@ -133,6 +136,26 @@ impl HostedShard {
             self.shard.close();
             self.shard.fleet().pool().close();
         }
+    }
+}
+
+/// The host goes on: what it does is none of the shard's time.
+struct Pause<'a>(&'a Shard);
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_entered() {
+            self.0.rests(self.0.look_at_clock());
+        }
+    }
+}
+
+/// However the host's code ends, what it has written is sent.
+struct SendGathered<'a>(&'a Shard);
+
+impl Drop for SendGathered<'_> {
+    fn drop(&mut self) {
+        self.0.reactor.send_gathered();
     }
 }
 

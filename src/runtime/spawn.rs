@@ -142,7 +142,7 @@ pub fn try_id() -> Option<TaskId> {
     }
 }
 
-/// Waits until this shard is asked to stop. Long-running tasks wait for it beside their work, so that a shutdown need
+/// Waits until this shard is asked to stop, or the runtime of the [`block_on`](crate::Handle::block_on) that this is. Long-running tasks wait for it beside their work, so that a shutdown need
 /// not wait for its deadline.
 ///
 /// # Panics
@@ -159,7 +159,7 @@ pub async fn shutdown_requested() {
         // Dropped where nothing is borrowed.
         drop(elsewhere);
         let stopping = with_current(|shard| {
-            if shard.stopping().is_some() {
+            if shard.is_asked_to_stop() {
                 return true;
             }
             match &waiting {
@@ -170,7 +170,7 @@ pub async fn shutdown_requested() {
                 }
             }
             // Once more: a waker whose clone turns the shard may have had it asked in between.
-            shard.stopping().is_some()
+            shard.is_asked_to_stop()
         });
         match stopping {
             Some(true) => Poll::Ready(()),

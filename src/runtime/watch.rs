@@ -72,9 +72,9 @@ struct Seen {
     thread: Option<ThreadNumber>,
     /// The CPU time its thread had had when no progress was seen first.
     cpu_time: Option<Duration>,
-    /// The published number of turns, and since when it has been that.
+    /// The published number of turns, and since when at the latest it has been awake with that.
     turns: u64,
-    since: Instant,
+    since: Option<Instant>,
     reported: bool,
     offline: bool,
 }
@@ -89,9 +89,7 @@ impl Watch {
     ) -> std::io::Result<Watch> {
         let stop = Arc::new(Stop::default());
         let stopping = stop.clone();
-        let now = clock::now();
-        let mut seen: Vec<Seen> =
-            shards.into_iter().map(|watched| Seen::new(watched, now)).collect();
+        let mut seen: Vec<Seen> = shards.into_iter().map(Seen::new).collect();
         let mask = AffinityMask::current();
         let body = move || {
             if let Ok(mask) = mask {
@@ -113,27 +111,33 @@ impl Watch {
 }
 
 impl Seen {
-    fn new(Watched { info, thread }: Watched, now: Instant) -> Seen {
-        let (turns, since, cpu_time) = (0, now, None);
+    fn new(Watched { info, thread }: Watched) -> Seen {
+        let (turns, since, cpu_time) = (0, None, None);
         Seen { info, thread, cpu_time, turns, since, reported: false, offline: false }
     }
 
     fn look(&mut self, fleet: &Fleet, threshold: Duration, now: Instant, observer: &Observer) {
         let Some((turns, sleeps)) = fleet.progress(self.info.shard) else { return };
-        if sleeps || turns != self.turns {
-            (self.turns, self.since, self.reported) = (turns, now, false);
-            self.cpu_time = None;
-            return;
-        }
+        let Some(held) = self.held(turns, sleeps, now) else { return };
         if self.reported {
             return;
         }
         let starved = self.is_starved(threshold);
-        let held = now.duration_since(self.since);
         if held >= threshold && !starved {
             self.reported = true;
             observer(Trouble::Stalled { shard: self.info.shard, held });
         }
+    }
+
+    /// For how long at least it has been held up. None: it has not.
+    fn held(&mut self, turns: u64, sleeps: bool, now: Instant) -> Option<Duration> {
+        if sleeps || turns != self.turns {
+            (self.turns, self.reported, self.cpu_time) = (turns, false, None);
+            // One that sleeps is not held up yet, and may not be until just before the next look.
+            self.since = (!sleeps).then_some(now);
+            return None;
+        }
+        Some(now.duration_since(*self.since.get_or_insert(now)))
     }
 
     /// Whether the thread would run, but has hardly been given a CPU since it made progress. Asked at each look, so
@@ -187,6 +191,20 @@ impl Drop for Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_shard_slept_is_not_held_against_its_next_task() {
+        let info = ShardInfo { shard: ShardId::new(0), cpu: CpuId(0), pinned: false };
+        let mut seen = Seen::new(Watched { info, thread: None });
+        let (start, ms) = (Instant::now(), Duration::from_millis);
+        assert_eq!(seen.held(5, true, start), None);
+        // It has been woken since, who knows when.
+        assert_eq!(seen.held(5, false, start + ms(100)), Some(ms(0)));
+        assert_eq!(seen.held(5, false, start + ms(200)), Some(ms(100)));
+        // It has come on.
+        assert_eq!(seen.held(6, false, start + ms(300)), None);
+        assert_eq!(seen.held(6, false, start + ms(400)), Some(ms(100)));
+    }
 
     #[test]
     fn the_cpus_are_looked_at_every_second_whatever_the_threshold() {

@@ -76,7 +76,7 @@ counters! {
     timers_fired,
     /// Tasks spawned.
     tasks_spawned,
-    /// Tasks alive now.
+    /// Tasks alive now. In work-stealing mode those that any worker may run are counted at the first.
     tasks,
     /// Panics caught: in tasks, drops and wakers.
     panics,

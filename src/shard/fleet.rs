@@ -2,13 +2,17 @@
 //!
 //! Made whole before the first shard runs and never changed: inboxes, published counters, limits, the blocking pool.
 
+use super::Shard;
 use super::context::with_current;
 use super::counters::{PublishedLine, ShardStats};
+use super::ending::{Ending, Quiet};
+use super::shared::Shared;
 use crate::blocking::Pool;
 use crate::id::{ShardId, TaskId};
 use crate::limits::Limits;
 use crate::mesh::inbox::Inbox;
-use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering};
+use crate::mesh::message::Notice;
+use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, lock};
 use std::sync::OnceLock;
 
 /// See the module.
@@ -16,13 +20,23 @@ pub(crate) struct Fleet {
     limits: Limits,
     members: Box<[Member]>,
     pool: Pool,
-    /// The shards are the workers of a pool.
-    is_pool: bool,
+    /// What they share, if they are the workers of a pool.
+    shared: Option<Arc<Shared>>,
     sharded: AtomicU64,
     /// Tasks dropped by shards that stopped.
     cut: AtomicU64,
+    ending: Ending,
+    guests: Mutex<Guests>,
     /// The next identity of a task that a thread makes which is no shard.
     tasks: OnceLock<AtomicU64>,
+}
+
+/// Threads that are in a `block_on` of this runtime.
+#[derive(Default)]
+struct Guests {
+    inboxes: Vec<Arc<Inbox>>,
+    /// The runtime was asked to stop.
+    asked: bool,
 }
 
 /// What others know of one shard.
@@ -36,15 +50,17 @@ impl Fleet {
         limits: Limits,
         members: Vec<Member>,
         pool: Pool,
-        is_pool: bool,
+        shared: Option<Arc<Shared>>,
     ) -> Arc<Fleet> {
         Arc::new(Fleet {
             limits,
             members: members.into_boxed_slice(),
             pool,
-            is_pool,
+            shared,
             sharded: AtomicU64::new(0),
             cut: AtomicU64::new(0),
+            ending: Ending::default(),
+            guests: Mutex::default(),
             tasks: OnceLock::new(),
         })
     }
@@ -58,7 +74,7 @@ impl Fleet {
     }
 
     pub(crate) fn is_pool(&self) -> bool {
-        self.is_pool
+        self.shared.is_some()
     }
 
     /// A number for a new `Sharded`.
@@ -73,6 +89,45 @@ impl Fleet {
             TaskId(tasks.fetch_add(1, Ordering::Relaxed))
         };
         with_current(|shard| shard.home().fresh_id()).unwrap_or_else(shared)
+    }
+
+    /// A thread is in a `block_on`, until it [leaves](Self::lose_guest). True: the runtime has been asked to stop.
+    pub(crate) fn add_guest(&self, inbox: &Arc<Inbox>) -> bool {
+        let mut guests = lock(&self.guests);
+        guests.inboxes.push(inbox.clone());
+        guests.asked
+    }
+
+    pub(crate) fn lose_guest(&self, inbox: &Arc<Inbox>) {
+        lock(&self.guests).inboxes.retain(|guest| !Arc::ptr_eq(guest, inbox));
+    }
+
+    /// Tells those who wait for it in a `block_on`, which goes on.
+    pub(crate) fn ask_guests_to_stop(&self) {
+        let mut guests = lock(&self.guests);
+        guests.asked = true;
+        let inboxes = guests.inboxes.clone();
+        drop(guests);
+        let tell = || {
+            with_current(Shard::be_asked_to_stop);
+        };
+        inboxes.iter().for_each(|inbox| inbox.notify(Notice::Run(Box::new(tell))));
+    }
+
+    /// A shard that is asked to stop has nothing left to do. True: none of them has.
+    pub(crate) fn settle(&self) -> bool {
+        let nothing_comes = || self.inboxes().all(|inbox| inbox.is_closed() || inbox.is_empty());
+        let quiet = self.ending.settle(self.members.len(), nothing_comes);
+        if quiet == Quiet::Now {
+            // In the inbox, not only a ring: who is about to sleep looks there.
+            self.inboxes().for_each(|inbox| inbox.notify(Notice::Run(Box::new(|| ()))));
+        }
+        quiet != Quiet::NotYet
+    }
+
+    /// A shard that has settled looks for something to do.
+    pub(crate) fn stir(&self) {
+        self.ending.stir();
     }
 
     /// A shard stops with this many tasks unfinished.
@@ -117,12 +172,13 @@ impl Fleet {
             ..member.published.read()
         };
         let mut all: Vec<_> = self.members.iter().map(read).collect();
-        if self.is_pool {
+        if let Some(shared) = &self.shared {
             // Each is counted by the worker that took it, and taken off by the one that drops it.
             let open = all.iter_mut().map(|stats| std::mem::take(&mut stats.connections));
             let open = open.fold(0, u64::wrapping_add);
             // The counts of different workers may be of different times.
             all[0].connections = u64::try_from(open as i64).unwrap_or(0);
+            all[0].tasks += shared.live.load(Ordering::Relaxed) as u64;
         }
         all
     }

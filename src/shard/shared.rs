@@ -1,8 +1,8 @@
-//! What the workers of a pool have in common, where a shard has its own: sockets and timers.
+//! What the workers of a pool have in common, where a shard has its own: sockets and timers, and the number of tasks.
 
 use super::timers::Ticks;
 use crate::reactor::shared::SharedReactor;
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicUsize, Mutex, lock};
 use crate::task::waker::wake_counted;
 use crate::time::wheel::{Key, Wheel};
 use std::io;
@@ -14,6 +14,8 @@ pub(crate) struct Shared {
     pub(crate) reactor: SharedReactor,
     ticks: Ticks,
     timers: Mutex<SharedTimers>,
+    /// Tasks that any worker may run and that have not ended.
+    pub(crate) live: AtomicUsize,
 }
 
 struct SharedTimers {
@@ -30,6 +32,7 @@ impl Shared {
             reactor: SharedReactor::new(events)?,
             ticks: Ticks::new(origin),
             timers: Mutex::new(SharedTimers { wheel: Wheel::new(0), asleep_until: 0 }),
+            live: AtomicUsize::new(0),
         })
     }
 

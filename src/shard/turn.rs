@@ -38,7 +38,7 @@ const CALLS_BESIDE_POLLS: u32 = 4;
 const CLOSING_TURNS: u32 = 1000;
 
 impl Shard {
-    /// Runs until `Notice::Shutdown` says so and the shard has nothing left to do, or its time is up.
+    /// Runs until `Notice::Shutdown` says so and no shard of the runtime has anything left to do, or its time is up.
     pub(crate) fn run(self: &Rc<Self>) {
         context::enter(self, || {
             while !self.is_stopped() {
@@ -49,6 +49,7 @@ impl Shard {
 
     /// One turn, which waits for at most `limit` if there is nothing to do. Inside [`context::enter`].
     pub(crate) fn turn(&self, limit: Option<Duration>) {
+        self.stir();
         let heard = self.read_inbox();
         self.poll_tasks();
         let now = self.look_at_clock();
@@ -58,7 +59,8 @@ impl Shard {
         if heard {
             self.spin.expect();
         }
-        // A shard that is to stop must not sleep away the time in which its last task has just ended.
+        self.settle(self.home.live() == 0);
+        // A shard that is to stop must not sleep away the time in which the last task has just ended.
         let has_work = more_due || self.has_work() || self.is_stopped();
         if has_work {
             self.look_at_sockets(now);
@@ -67,11 +69,36 @@ impl Shard {
         }
     }
 
-    /// Whether it was asked to stop and has nothing left to do, or no time left.
+    /// Whether it was asked to stop and no shard has anything left to do, or no time left.
     pub(crate) fn is_stopped(&self) -> bool {
         match self.stop_at.get() {
             None => false,
-            Some(deadline) => self.home.live() == 0 || self.now.get() >= deadline,
+            Some(deadline) => self.over.get() || self.now.get() >= deadline,
+        }
+    }
+
+    /// Before anything is taken out of the inbox.
+    #[inline]
+    pub(crate) fn stir(&self) {
+        if self.quiet.get() {
+            self.quiet.set(false);
+            self.fleet.stir();
+        }
+    }
+
+    /// After everything that was ready, if it is to stop. `idle`: no task is left that could send anything.
+    #[inline]
+    pub(crate) fn settle(&self, idle: bool) {
+        if self.stop_at.get().is_some() && idle && !self.has_work() {
+            self.say_quiet();
+        }
+    }
+
+    /// Other threads' `block_on` has a shard too, which is none of the runtime's.
+    #[cold]
+    fn say_quiet(&self) {
+        if self.id.is_some() && !self.quiet.replace(true) {
+            self.over.set(self.fleet.settle());
         }
     }
 
@@ -139,8 +166,10 @@ impl Shard {
         }
         if messages > 0 {
             self.reactor.send_gathered();
-            // This time is not that of the polls that follow.
-            self.look_at_clock();
+            // This time is not that of the polls that follow. One call has been timed.
+            if messages != 1 || calls != 1 {
+                self.look_at_clock();
+            }
         }
         add(&self.counters.inbox_messages, messages as u64);
         self.spin.heard(messages);
@@ -156,6 +185,8 @@ impl Shard {
         };
         let began = self.now.get();
         let mut looked = began;
+        // The first is timed: who knows how long those of this turn are.
+        let mut until_look = 1;
         let mut calls = 0;
         while calls < most
             && let Some(thunk) = self.inbox().take_call()
@@ -163,12 +194,10 @@ impl Shard {
             calls += 1;
             self.begin_poll();
             self.run_caught(|| thunk.call());
-            let until_look = self.until_call_look.get() - 1;
-            self.until_call_look.set(until_look);
+            until_look -= 1;
             if until_look == 0 {
                 let now = self.look_at_clock();
-                let stride = self.stride_after(&self.call_stride, now.duration_since(looked));
-                self.until_call_look.set(stride);
+                until_look = self.stride_after(&self.call_stride, now.duration_since(looked));
                 looked = now;
                 if now.duration_since(began) >= self.limits.turn_time {
                     break;
@@ -221,7 +250,7 @@ impl Shard {
     /// Whether it is time to look at the sockets although there is work. Asked once in each turn.
     pub(crate) fn is_look_due(&self, now: Instant) -> bool {
         let turns = self.turns_since_io.get() + 1;
-        let waited = now.duration_since(self.busy_since.get());
+        let waited = now.duration_since(self.looked_at.get());
         self.turns_since_io.set(turns);
         turns >= TURNS_PER_IO || waited >= IO_INTERVAL
     }
@@ -238,7 +267,7 @@ impl Shard {
             now = self.now.get();
             if heard {
                 // Messages that never end let the sockets wait no longer than tasks do.
-                if now.duration_since(self.busy_since.get()) >= IO_INTERVAL {
+                if now.duration_since(self.looked_at.get()) >= IO_INTERVAL {
                     self.wait_for_sockets(now, Some(Duration::ZERO));
                 }
                 return;
@@ -291,6 +320,8 @@ impl Shard {
         self.reactor.send_gathered();
         self.waits(now);
         self.reactor.poll(timeout);
+        // A host may wait for its own reasons before it turns again.
+        self.reactor.send_gathered();
         self.works();
         if timeout == Some(Duration::ZERO) {
             self.publish();
@@ -299,8 +330,7 @@ impl Shard {
 
     /// A look at the sockets begins...
     pub(crate) fn waits(&self, now: Instant) {
-        let busy = now.duration_since(self.busy_since.get()).saturating_sub(self.spun.take());
-        add(&self.counters.busy_nanos, busy.as_nanos() as u64);
+        self.rests(now);
         add(&self.counters.io_polls, 1);
         self.turns_since_io.set(0);
     }
@@ -309,6 +339,19 @@ impl Shard {
     pub(crate) fn works(&self) {
         let now = self.look_at_clock();
         self.busy_since.set(now);
+        self.looked_at.set(now);
+    }
+
+    /// A stretch of work ends...
+    pub(crate) fn rests(&self, now: Instant) {
+        let busy = now.duration_since(self.busy_since.get()).saturating_sub(self.spun.take());
+        add(&self.counters.busy_nanos, busy.as_nanos() as u64);
+        self.busy_since.set(now);
+    }
+
+    /// ...and another begins, without a look at the sockets in between.
+    pub(crate) fn resumes(&self) {
+        self.busy_since.set(self.look_at_clock());
     }
 
     /// Copies the counts to where others read them.
@@ -334,10 +377,10 @@ impl Shard {
             // Whoever asks from now on is told at once, and leaves no waker.
             self.stop_at.set(self.stop_at.get().or(Some(self.now.get())));
             self.stop_waiters.wake_all();
-            // What a guest leaves, the stand-in of its `block_on` at least, is no task of the runtime's shards.
-            if self.id.is_some() {
-                self.fleet.add_cut(self.home.live());
-            }
+            self.stir();
+            let left = self.home.live() as u64;
+            let spawned = || self.home.counts().spawned.get();
+            let before = spawned();
             self.no_more_budgets();
             self.home.cancel_all();
             // What comes while this goes on is refused by the closed inbox.
@@ -347,6 +390,13 @@ impl Shard {
                 }
             }
             self.no_more_budgets();
+            // What a guest leaves, the stand-in of its `block_on` at least, is no task of the runtime's shards.
+            if self.id.is_some() {
+                // Those of calls that come now are cancelled at once.
+                self.fleet.add_cut((left + spawned() - before) as usize);
+            }
+            // Who is gone sends nothing any more.
+            self.say_quiet();
             self.home.cancel_all();
             self.inbox().close();
             // One by one: a map whose drop panics loses the rest.

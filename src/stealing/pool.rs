@@ -25,7 +25,6 @@ pub(crate) struct Pool {
     inboxes: Box<[crate::sync::Arc<Inbox>]>,
     /// Every task that has not ended. None: the pool has ended.
     tasks: Mutex<Option<Table<Job>>>,
-    live: AtomicUsize,
     /// Wakes by threads that are no workers, until a worker counts them as its own.
     foreign_wakes: AtomicU64,
     /// Workers that still run.
@@ -48,7 +47,6 @@ impl Pool {
             running: AtomicUsize::new(inboxes.len()),
             inboxes: inboxes.into(),
             tasks: Mutex::new(Some(Table::new())),
-            live: AtomicUsize::new(0),
             foreign_wakes: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
         };
@@ -76,7 +74,7 @@ impl Pool {
 
     /// Tasks that have not ended.
     pub(crate) fn live(&self) -> usize {
-        self.live.load(Ordering::SeqCst)
+        self.shared.live.load(Ordering::SeqCst)
     }
 
     /// Wakes by threads that are no workers since the last call.
@@ -128,7 +126,7 @@ impl Pool {
 impl Schedule for Pool {
     fn adopt(&self, job: Job) -> Option<u32> {
         let number = lock(&self.tasks).as_mut().map(|tasks| tasks.insert(job))?;
-        self.live.fetch_add(1, Ordering::SeqCst);
+        self.shared.live.fetch_add(1, Ordering::SeqCst);
         Some(number)
     }
 
@@ -160,7 +158,8 @@ impl Schedule for Pool {
     fn forget(&self, number: u32) {
         let job = lock(&self.tasks).as_mut().and_then(|tasks| tasks.remove(number));
         drop_caught(job);
-        if self.live.fetch_sub(1, Ordering::SeqCst) == 1 && self.stopping.load(Ordering::SeqCst) {
+        let live = self.shared.live.fetch_sub(1, Ordering::SeqCst) - 1;
+        if live == 0 && self.stopping.load(Ordering::SeqCst) {
             self.wake_all();
         }
     }

@@ -104,7 +104,7 @@ impl Worker {
     fn is_stopped(&self) -> bool {
         let Some(deadline) = self.shard.stopping() else { return false };
         self.pool.stop();
-        self.is_done() || self.shard.now() >= deadline
+        self.shard.is_stopped() || self.shard.now() >= deadline
     }
 
     fn is_done(&self) -> bool {
@@ -124,6 +124,9 @@ impl Worker {
 
     /// Queues a task that has become ready on this thread.
     pub(super) fn push(&self, job: Job, why: Why) {
+        if why != Why::Spawned {
+            add(&self.shard.home().counts().local_wakes, 1);
+        }
         let runs = self.running.get();
         let surplus = match why {
             // What a task wakes comes next, without waking anybody: its data is here.
@@ -144,6 +147,7 @@ impl Worker {
     }
 
     fn turn(&self) {
+        self.shard.stir();
         self.run_jobs();
         // What comes later is found before the worker sleeps: nothing runs here of which others do not know.
         if self.shard.has_work() {
@@ -156,6 +160,7 @@ impl Worker {
         let (fired, more) = self.shard.timers.fire(now, self.shard.limits().timers_per_turn);
         add(&counters.timers_fired, fired as u64);
         add(&counters.turns, 1);
+        self.shard.settle(self.is_done() && !self.has_work());
         if more || self.has_work() || self.is_stopped() {
             self.begin_work();
             if self.shard.is_look_due(now) {
@@ -299,7 +304,7 @@ impl Worker {
             && (guards || pool.idle.needs_no_guard(pool.running()))
             && self.shard.inbox().is_empty()
             && (!pool.queues.has_any() || pool.idle.another_searches(self.index))
-            && !(self.shard.stopping().is_some() && self.is_done());
+            && !(self.shard.stopping().is_some() && self.is_stopped());
         if stays {
             self.shard.waits(now);
             match &mut driver {

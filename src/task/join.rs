@@ -209,7 +209,7 @@ impl<T: 'static> Future for JoinHandle<T> {
         let header = match &self.inner {
             Inner::Task(header, _) => *header,
             Inner::Reply(reply) => return reply.poll(context),
-            Inner::Taken(task) => return Poll::Ready(Err(JoinError::cancelled(*task))),
+            Inner::Taken(_) => panic!("a JoinHandle was polled after it had given its output"),
         };
         // SAFETY: the handle holds the reference, and its `T` is the task's output type. With the output the handle
         // gives its reference up: nothing is left to detach.

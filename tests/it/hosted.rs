@@ -550,3 +550,71 @@ fn a_turn_that_is_refused_leaves_the_turn_around_it_its_shares() {
     let polls = shard.handle().stats()[0].polls;
     assert!(polls <= 15 + 3, "{polls} polls of 16 tasks, one of which was polled twice");
 }
+
+#[test]
+fn a_shard_that_has_finished_below_a_task_does_not_wait_for_its_deadline() {
+    let shard = hosted();
+    shard.handle().request_shutdown(Duration::from_secs(3600));
+    shard.enter(|| {
+        shard.turn(Duration::ZERO);
+    });
+    assert!(!shard.is_stopped() && !shard.prepare_to_wait(), "it has nothing to wait for");
+    assert!(shard.next_deadline().is_some_and(|deadline| deadline <= Instant::now()));
+    drive(&shard, || shard.is_stopped());
+}
+
+/// A waker of the host that writes when a socket is ready, as an executor does that polls where it is woken.
+#[test]
+fn what_a_waker_has_written_is_sent_before_the_host_waits() {
+    struct Answers(std::sync::Mutex<corelane::http::Io<corelane::net::TcpStream>>);
+    impl Answers {
+        fn poll(self: &Arc<Self>) {
+            let waker = Waker::from(self.clone());
+            let mut context = Context::from_waker(&waker);
+            let mut io = self.0.lock().expect("unpoisoned");
+            let mut bytes = [0; 16];
+            let mut buffer = hyper::rt::ReadBuf::new(&mut bytes);
+            let read = hyper::rt::Read::poll_read(
+                std::pin::Pin::new(&mut *io),
+                &mut context,
+                buffer.unfilled(),
+            );
+            if read.is_ready() {
+                for part in [b"1", b"2", b"3"] {
+                    assert!(std::pin::Pin::new(&mut *io).poll_write(&mut context, part).is_ready());
+                }
+            }
+        }
+    }
+    impl Wake for Answers {
+        fn wake(self: Arc<Self>) {
+            self.poll();
+        }
+    }
+    let shard = hosted();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut peer =
+        std::net::TcpStream::connect(listener.local_addr().expect("asked")).expect("it listens");
+    let (ours, _) = listener.accept().expect("it has come");
+    let answers = shard.enter(|| {
+        let io = corelane::http::Io::new(corelane::net::TcpStream::from_std(ours).expect("one"));
+        Arc::new(Answers(std::sync::Mutex::new(io)))
+    });
+    shard.enter(|| answers.poll());
+    while shard.turn(Duration::ZERO) {}
+    shard.turn(Duration::ZERO);
+    peer.set_read_timeout(Some(HANGS_AFTER / 2)).expect("a socket");
+    let (over, handle) = (Arc::new(AtomicBool::new(false)), shard.handle());
+    let ends = over.clone();
+    let asks = thread::spawn(move || {
+        peer.write_all(b"?").expect("sent");
+        let mut answer = [0; 3];
+        let read = peer.read_exact(&mut answer);
+        ends.store(true, Ordering::Relaxed);
+        // The host waits for nothing else.
+        handle.post(corelane::ShardId::new(0), || ()).expect("room");
+        read.map(|()| answer)
+    });
+    drive(&shard, || over.load(Ordering::Relaxed));
+    assert_eq!(&asks.join().expect("no panic").expect("answered"), b"123");
+}

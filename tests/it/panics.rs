@@ -684,3 +684,19 @@ fn an_output_that_nobody_could_take_may_spawn_when_it_is_dropped() {
         });
     });
 }
+
+#[test]
+fn the_panic_of_a_closure_that_is_called_is_counted() {
+    within_reason(|| {
+        let runtime = shards(1);
+        let handle = runtime.handle();
+        let call = handle.submit_to(FIRST, || {
+            if true {
+                panic!("on purpose");
+            }
+            async {}
+        });
+        assert!(wait(call).is_err_and(|error| error.is_panic()));
+        eventually("it is counted", || stats(handle, FIRST).panics == 1);
+    });
+}

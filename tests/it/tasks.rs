@@ -760,3 +760,14 @@ fn who_may_abort_a_task_is_told_of_every_end() {
         assert!(abort.is_finished());
     });
 }
+
+/// As one of the standard library's futures, and Tokio's handle.
+#[test]
+#[should_panic(expected = "polled after it had given its output")]
+fn a_handle_that_is_polled_again_panics() {
+    corelane::block_on(async {
+        let mut task = corelane::spawn_local(async {});
+        (&mut task).await.expect("no panic");
+        let _ = task.await;
+    });
+}

@@ -8,7 +8,7 @@ use futures::{AsyncReadExt, AsyncWriteExt};
 use hyper::rt::Timer as _;
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -202,4 +202,95 @@ fn the_hosts_own_wait_is_not_the_shards_busy_time() {
     shard.turn(Duration::ZERO);
     let busy = Duration::from_nanos(shard.handle().stats()[0].busy_nanos - before);
     assert!(busy < Duration::from_millis(100), "busy for {busy:?} while the host waited");
+}
+
+#[test]
+fn what_a_hosted_shard_does_is_its_busy_time() {
+    let shard = HostedShard::new(limits(|limits| limits.polls_per_turn = 1)).expect("a shard");
+    let work = Duration::from_millis(1);
+    let busy = || {
+        while shard.turn(Duration::ZERO) {}
+        shard.turn(Duration::ZERO);
+        Duration::from_nanos(shard.handle().stats()[0].busy_nanos)
+    };
+    let before = busy();
+    shard.enter(|| {
+        drop(corelane::spawn_local(async move {
+            for _ in 0..100 {
+                spin(work);
+                corelane::yield_now().await;
+            }
+        }));
+    });
+    let between = busy();
+    assert!(between - before >= 100 * work, "in turns: {:?}", between - before);
+    for _ in 0..100 {
+        shard.enter(|| spin(work));
+    }
+    let after = busy();
+    assert!(after - between >= 100 * work, "in enter: {:?}", after - between);
+}
+
+#[test]
+fn a_turn_takes_no_more_long_calls_than_it_has_time_for() {
+    let shard = hosted();
+    let ran = Arc::new(AtomicU64::new(0));
+    let call = || {
+        let ran = ran.clone();
+        let run = move || {
+            ran.fetch_add(1, Ordering::Relaxed);
+            spin(Duration::from_millis(2));
+        };
+        shard.handle().post(FIRST, run).expect("room");
+    };
+    for round in 1..=5 {
+        // Short ones first: nobody knows how long the next will be.
+        for _ in 0..100 {
+            shard.handle().post(FIRST, || ()).expect("room");
+        }
+        while shard.turn(Duration::ZERO) {}
+        (0..20).for_each(|_| call());
+        let before = ran.load(Ordering::Relaxed);
+        shard.turn(Duration::ZERO);
+        let ran_now = ran.load(Ordering::Relaxed) - before;
+        assert_eq!(ran_now, 1, "round {round}: each takes twice the time of a turn");
+        while shard.turn(Duration::ZERO) {}
+    }
+}
+
+#[test]
+fn a_host_with_work_of_its_own_lets_the_sockets_wait_for_no_more_than_a_turn() {
+    let shard = hosted();
+    let (a, mut b) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let heard = Rc::new(Cell::new(0));
+    let hears = heard.clone();
+    shard.enter(|| {
+        // Always something to do.
+        drop(corelane::spawn_local(async {
+            loop {
+                corelane::yield_now().await;
+            }
+        }));
+        drop(corelane::spawn_local(async move {
+            let mut stream = UnixStream::from_std(a).expect("a stream");
+            while stream.read_exact(&mut [0]).await.is_ok() {
+                hears.set(hears.get() + 1);
+            }
+        }));
+    });
+    for _ in 0..20 {
+        shard.turn(Duration::ZERO);
+    }
+    for round in 1..=10 {
+        std::io::Write::write_all(&mut b, b"x").expect("room");
+        let mut turns = 0;
+        while heard.get() < round {
+            // The host's own work.
+            thread::sleep(Duration::from_millis(2));
+            shard.turn(Duration::ZERO);
+            turns += 1;
+        }
+        // One that looks, and one that polls what was woken.
+        assert!(turns <= 2, "round {round}: heard after {turns} turns");
+    }
 }

@@ -116,3 +116,16 @@ pub(super) fn within_reason(test: impl FnOnce() + Send + 'static) {
         _ => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
     }
 }
+
+#[test]
+fn a_server_without_shards_says_so() {
+    let refused = corelane::block_on(async {
+        let builder = Server::builder().listen("127.0.0.1:0".parse().expect("an address"));
+        let service = service_fn(|_request| async {
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("x")))
+        });
+        builder.start(&corelane::Handle::current(), move |_shard| service)
+    });
+    let error = refused.expect_err("nobody would serve");
+    assert!(error.is_config() && error.to_string().contains("no shards"), "{error}");
+}

@@ -2,7 +2,7 @@
 
 use super::{run, workers};
 use crate::harness::*;
-use corelane::{Handle, Mode, Runtime, spawn};
+use corelane::{Handle, JoinHandle, Mode, Runtime, spawn, yield_now};
 use std::io::{Read, Write};
 use std::sync::mpsc;
 use std::task::Poll;
@@ -94,5 +94,26 @@ fn no_worker_has_less_than_no_connections() {
                 assert!(stats.connections < 1 << 32, "round {round}: {}", stats.connections);
             }
         }
+    });
+}
+
+#[test]
+fn tasks_that_any_worker_may_run_are_counted_and_so_are_their_wakes() {
+    within_reason(|| {
+        let runtime = workers(2);
+        let handle = runtime.handle();
+        let tasks = run(handle, async {
+            (0..10).map(|_| spawn(std::future::pending::<()>())).collect::<Vec<_>>()
+        });
+        eventually("they are counted", || sum(handle, |stats| stats.tasks) == 10);
+        let before = sum(handle, |stats| stats.local_wakes);
+        run(handle, async {
+            for _ in 0..1000 {
+                yield_now().await;
+            }
+        });
+        eventually("wakes are counted", || sum(handle, |stats| stats.local_wakes) >= before + 1000);
+        tasks.iter().for_each(JoinHandle::abort);
+        eventually("none is left", || sum(handle, |stats| stats.tasks) == 0);
     });
 }
