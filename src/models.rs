@@ -16,6 +16,7 @@
 //! a deadlock in loom can end in an abort.
 
 mod calls;
+mod ending;
 mod guard;
 mod join;
 mod park;

@@ -5,7 +5,6 @@
 
 pub(crate) mod context;
 pub(crate) mod counters;
-pub(crate) mod ending;
 pub(crate) mod fleet;
 pub(crate) mod shared;
 pub(crate) mod spin;

@@ -375,8 +375,9 @@ impl Runtime {
         self.handle.block_on(future)
     }
 
-    /// Stops every shard: when its last task has ended, or at the deadline, when the remaining tasks are dropped. Then
-    /// joins the threads. A task that blocks its thread is waited for: no thread can be stopped from outside.
+    /// Stops every shard: together, when no task is left on any and every call that was taken has run, or at the deadline,
+    /// when the remaining tasks are dropped. Then joins the threads. A task that blocks its thread is waited for: no thread can
+    /// be stopped from outside.
     ///
     /// # Panics
     /// On one of the runtime's own shards, which would wait for itself.

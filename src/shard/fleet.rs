@@ -5,11 +5,11 @@
 use super::Shard;
 use super::context::with_current;
 use super::counters::{PublishedLine, ShardStats};
-use super::ending::{Ending, Quiet};
 use super::shared::Shared;
 use crate::blocking::Pool;
 use crate::id::{ShardId, TaskId};
 use crate::limits::Limits;
+use crate::mesh::ending::{Ending, Quiet};
 use crate::mesh::inbox::Inbox;
 use crate::mesh::message::Notice;
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, lock};
