@@ -125,7 +125,13 @@ pub(super) struct Options {
     out: Option<PathBuf>,
 
     /// Measures nothing, and draws this report.json again.
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = [
+            "quick", "scenario", "scenario_file", "contender", "command", "connections", "duration", "rounds", "payload", "rate"
+        ]
+    )]
     from: Option<PathBuf>,
 }
 

@@ -79,8 +79,8 @@ impl<T> Queues<T> {
             })
     }
 
-    /// A task that has been in another worker's last-in slot since the last call. To be called now and then by a worker that
-    /// has nothing else to do.
+    /// A task that has been in another worker's last-in slot since the last call. To be called now and then.
+    /// One's own counts as well: it would be run next.
     pub(crate) fn rescue(&self, seen: &mut Seen) -> Option<T> {
         seen.0.resize(self.ends.len(), None);
         for (end, seen) in self.ends.iter().zip(&mut seen.0) {

@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 /// Tasks between two looks at those for everybody. A prime, so that it falls in with no period of the tasks.
 const INJECTED_STRIDE: u32 = 61;
 
-/// While somebody works and others sleep, one of them wakes this often, to see whether the one that works is held up.
+/// While somebody works and others sleep, one of them wakes this often, to see whether the one that works is held up. One that
+/// works looks as often whether another is.
 const GUARD_INTERVAL: Duration = Duration::from_millis(10);
 
 /// See the module. Only its own thread touches it.
@@ -45,6 +46,8 @@ pub(crate) struct Worker {
     random: Cell<u32>,
     woken: RefCell<Vec<Waker>>,
     seen: RefCell<Seen>,
+    /// When it last looked whether another is held up.
+    looked_around: Cell<Instant>,
 }
 
 impl Worker {
@@ -55,6 +58,7 @@ impl Worker {
         seat: crate::sync::Arc<Seat>,
     ) -> Worker {
         let index = local.index();
+        let now = shard.now();
         Worker {
             shard,
             pool,
@@ -68,6 +72,7 @@ impl Worker {
             random: Cell::new(index as u32 * 2 + 1),
             woken: RefCell::new(Vec::new()),
             seen: RefCell::new(Seen::default()),
+            looked_around: Cell::new(now),
         }
     }
 
@@ -280,6 +285,19 @@ impl Worker {
         self.shard.works();
         self.publish();
         self.wake(woken);
+        // With nobody asleep there is no guard: each of those who work is one.
+        if now.duration_since(self.looked_around.get()) >= GUARD_INTERVAL {
+            self.looked_around.set(now);
+            self.rescue();
+        }
+    }
+
+    /// Takes a task that another worker has kept for itself for a while, since it is held up.
+    fn rescue(&self) {
+        if let Some(job) = self.pool.queues.rescue(&mut self.seen.borrow_mut()) {
+            add(&self.shard.counters.steals, 1);
+            self.local.push(job);
+        }
     }
 
     fn sleep(&self, now: Instant) {
@@ -322,10 +340,7 @@ impl Worker {
         drop(driver);
         if guards {
             pool.idle.leave_guard();
-            if let Some(job) = pool.queues.rescue(&mut self.seen.borrow_mut()) {
-                add(&self.shard.counters.steals, 1);
-                self.local.push(job);
-            }
+            self.rescue();
         }
         self.wake(woken);
     }

@@ -32,6 +32,20 @@ pub(crate) fn die_with_parent(parent: u32) -> io::Result<()> {
     }
 }
 
+/// The CPU time that all threads of a process have had so far, to the nanosecond (clock_getcpuclockid(3)). None: it is gone, or
+/// not to be looked at.
+#[allow(unsafe_code)]
+pub(crate) fn cpu_time(process: u32) -> Option<Duration> {
+    let mut clock: libc::clockid_t = 0;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: both calls write to the one place that they are given, which lives on.
+    let told = unsafe {
+        libc::clock_getcpuclockid(i32::try_from(process).ok()?, &raw mut clock) == 0
+            && libc::clock_gettime(clock, &raw mut time) == 0
+    };
+    told.then(|| Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32))
+}
+
 /// Whether a child has ended. It is not waited for, so its number and its group stay its own.
 pub(crate) fn has_ended(child: u32) -> bool {
     let Some(pid) = pid(child) else { return false };
@@ -46,10 +60,25 @@ pub(crate) fn kill_group(leader: u32) {
     }
 }
 
-/// The children of this process, also those that it has from the program that it was before.
-pub(crate) fn children() -> Vec<u32> {
-    let own = own();
-    parents().into_iter().filter(|(_, parent)| *parent == own).map(|(pid, _)| pid).collect()
+/// Processes that are not ours to end: whatever descends from this one by now, from the program that it was before, and whatever
+/// that starts.
+#[derive(Debug, Default)]
+pub(crate) struct Others(Vec<u32>);
+
+impl Others {
+    pub(crate) fn now() -> Others {
+        Others(family_of(own()))
+    }
+
+    /// Adds what they have started, while it can be told whose it is: when they end it is nobody's.
+    pub(crate) fn look(&mut self) {
+        let parents = parents();
+        let started = self.0.iter().flat_map(|&other| descendants(other, &parents, &[]));
+        let started: Vec<u32> = started.filter(|pid| !self.0.contains(pid)).collect();
+        self.0.extend(started);
+        self.0.sort_unstable();
+        self.0.dedup();
+    }
 }
 
 /// Whatever descends from a process: its children, theirs, and so on, as far as they can be seen.
@@ -57,13 +86,14 @@ pub(crate) fn family_of(root: u32) -> Vec<u32> {
     descendants(root, &parents(), &[])
 }
 
-/// Kills whatever descends from this process, but for these and what descends from them, and waits for what has ended of it, until
+/// Kills whatever descends from this process, but for others and what descends from them, and waits for what has ended of it, until
 /// nothing is left or so much time is over: the system cannot kill at once what waits for a disk. Only for a process that has
 /// called `adopt_descendants`, or some would get away, and that waits for no child of its own any more.
-pub(crate) fn kill_descendants(spared: &[u32], within: Duration) {
+pub(crate) fn kill_descendants(others: &mut Others, within: Duration) {
     let mut left = within;
     loop {
-        let all = descendants(own(), &parents(), spared);
+        others.look();
+        let all = descendants(own(), &parents(), &others.0);
         for pid in all.iter().copied().filter_map(pid) {
             let _ = kill_process(pid, Signal::KILL);
         }

@@ -69,6 +69,7 @@ const UNSAFE: &[&str] = &[
     "mesh/thunk.rs",
     "scoped.rs",
     "sys/bytes.rs",
+    "sys/process.rs",
     "sys/socket.rs",
     "task/cell.rs",
     "task/home.rs",

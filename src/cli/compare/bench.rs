@@ -96,7 +96,7 @@ impl Bench<'_> {
         };
         // Only ours are known to have such a page.
         let stats = || own.then(|| Stats::of(server.address, self.stop)).flatten();
-        let beside = |running: &Running| process::cpu_time(running.pid()).unwrap_or_default();
+        let beside = |running: &Running| process::cpu_time(running.pid()).unwrap_or_default().0;
         let began = Instant::now();
         let loaded = beside(&load);
         let disturbed = neighbour.as_ref().map(beside);
@@ -113,7 +113,7 @@ impl Bench<'_> {
         .map_err(instrument)?;
         let measured = pids();
         let after = Used::by(&measured);
-        let cpu = after.cpu - before.cpu;
+        let cpu = after.since(&before).filter(|_| !measured.is_empty());
         let switches = process::switches_since(&after.switches, &before.switches)
             .filter(|_| !measured.is_empty());
         let loaded = (beside(&load) - loaded).total();
@@ -121,7 +121,7 @@ impl Bench<'_> {
         let disturbed = disturbed.map(|(after, before)| (after - before).total());
         let took = began.elapsed();
         let told = stats().zip(told).map(|(after, before)| after.since(&before));
-        let rss = measured.iter().copied().map(process::resident).sum();
+        let rss = process::resident(&measured);
         let outcome: load::Outcome = load
             .line(READY_WITHIN, self.stop, |line| serde_json::from_str(line).ok())
             .map_err(instrument)?;
@@ -143,8 +143,8 @@ impl Bench<'_> {
             requests: outcome.requests,
             latencies: outcome.latencies,
             errors: outcome.errors,
-            user_micros: cpu.user.as_micros() as u64,
-            system_micros: cpu.system.as_micros() as u64,
+            user_micros: cpu.map(|cpu| cpu.user.as_micros() as u64),
+            system_micros: cpu.map(|cpu| cpu.system.as_micros() as u64),
             context_switches: switches,
             rss_bytes: rss,
             generator_busy: outcome.generator.busy,
@@ -318,22 +318,38 @@ fn may_go_on(error: &std::io::Error) -> bool {
 /// What a contender's processes have used.
 #[derive(Clone, Debug, Default)]
 struct Used {
-    cpu: process::CpuTime,
+    /// Of each process: what it has used itself, and the children that it has waited for.
+    cpu: BTreeMap<u32, (process::CpuTime, process::CpuTime)>,
     /// Of each thread.
     switches: BTreeMap<u32, u64>,
 }
 
+/// The system counts what children have used in ticks of this length.
+const TICK: Duration = Duration::from_millis(10);
+
 impl Used {
-    /// What several have used together.
     fn by(pids: &[u32]) -> Used {
         let mut all = Used::default();
         for &pid in pids {
-            let cpu = process::cpu_time(pid).unwrap_or_default();
-            all.cpu.user += cpu.user;
-            all.cpu.system += cpu.system;
+            all.cpu.extend(process::cpu_time(pid).map(|used| (pid, used)));
             all.switches.extend(process::context_switches(pid));
         }
         all
+    }
+
+    /// What they have used since. None: one has ended, and its parent was not told what it had used.
+    fn since(&self, before: &Used) -> Option<process::CpuTime> {
+        let sum = |all: &Used| {
+            all.cpu
+                .values()
+                .fold(process::CpuTime::default(), |sum, (own, waited)| sum + *own + *waited)
+        };
+        let ended = before.cpu.iter().filter(|(pid, _)| !self.cpu.contains_key(pid));
+        let gone: Duration = ended.clone().map(|(_, (own, _))| own.total()).sum();
+        let waited =
+            |all: &Used| -> Duration { all.cpu.values().map(|(_, waited)| waited.total()).sum() };
+        let told = waited(self).saturating_sub(waited(before));
+        (told + TICK * ended.count() as u32 >= gone).then(|| sum(self) - sum(before))
     }
 }
 
@@ -400,5 +416,30 @@ impl Told {
             steals: self.steals.saturating_sub(before.steals),
             inbox_messages: self.inbox_messages.saturating_sub(before.inbox_messages),
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn used(all: &[(u32, u64, u64)]) -> Used {
+        let time =
+            |millis| process::CpuTime { user: Duration::from_millis(millis), ..Default::default() };
+        let cpu = all.iter().map(|&(pid, own, waited)| (pid, (time(own), time(waited)))).collect();
+        Used { cpu, switches: BTreeMap::new() }
+    }
+
+    #[test]
+    fn what_ended_processes_have_used_is_known_if_their_parent_was_told() {
+        let total =
+            |after: Used, before: Used| after.since(&before).map(|it| it.total().as_millis());
+        let before = || used(&[(1, 100, 0), (2, 50, 0)]);
+        assert_eq!(total(used(&[(1, 300, 0), (2, 60, 0)]), before()), Some(210));
+        // The second has used 30 more until its end, and the first was told; a third is new.
+        assert_eq!(total(used(&[(1, 100, 80), (3, 5, 0)]), before()), Some(35));
+        assert_eq!(total(used(&[(1, 300, 0)]), before()), None);
+        // Nothing is known of nobody; of one that has done nothing, that.
+        assert_eq!(total(used(&[(1, 100, 0), (2, 50, 0)]), before()), Some(0));
     }
 }

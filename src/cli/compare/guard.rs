@@ -4,7 +4,7 @@
 //! started by way of this one (`--parent`), which asks the system to be killed with the guard and then becomes the program: so it
 //! does not outlive a guard that was killed. What it has started is then left to whoever started the guard.
 
-use crate::sys::process::{adopt_descendants, die_with_parent, kill_descendants};
+use crate::sys::process::{Others, adopt_descendants, die_with_parent, kill_descendants};
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
@@ -73,6 +73,6 @@ fn watch(command: &[String]) -> io::Result<ExitCode> {
             _ => break ExitCode::SUCCESS,
         }
     };
-    kill_descendants(&[], ENDS_WITHIN);
+    kill_descendants(&mut Others::default(), ENDS_WITHIN);
     Ok(status)
 }

@@ -97,8 +97,10 @@ pub(crate) struct Round {
     /// after a time of grace), "idle" (silent connections that were not there at the end).
     pub(crate) errors: BTreeMap<String, u64>,
     /// CPU time of the contender's process.
-    pub(crate) user_micros: u64,
-    pub(crate) system_micros: u64,
+    #[serde(default)]
+    pub(crate) user_micros: Option<u64>,
+    #[serde(default)]
+    pub(crate) system_micros: Option<u64>,
     /// None: a thread ended meanwhile, so they cannot be told.
     #[serde(default)]
     pub(crate) context_switches: Option<u64>,

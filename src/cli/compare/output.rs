@@ -77,12 +77,19 @@ impl Output {
     /// # Errors
     /// What cannot be written, and why.
     pub(super) fn write(&self, report: &Report) -> Result<(), String> {
-        let write = |file: &Path, text: String| {
-            fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
-        };
+        let failed = |file: &Path, error: io::Error| format!("{}: {error}", file.display());
         if let Some(file) = &self.json {
-            write(file, serde_json::to_string(report).map_err(|error| error.to_string())?)?;
+            let text = serde_json::to_string(report).map_err(|error| error.to_string())?;
+            // Beside it first: a full disk must not cost the figures that are there.
+            let new = file.with_extension("json.new");
+            let written = fs::write(&new, text).and_then(|()| fs::rename(&new, file));
+            written.map_err(|error| {
+                let _ = fs::remove_file(&new);
+                failed(file, error)
+            })?;
         }
+        let write =
+            |file: &Path, text: String| fs::write(file, text).map_err(|it| failed(file, it));
         write(&self.markdown, report::markdown(report))?;
         write(&self.html, report::html(report))
     }

@@ -10,12 +10,12 @@
 use super::run::Stop;
 use crate::id::CpuId;
 use crate::sys::affinity::AffinityMask;
-use crate::sys::process::{has_ended, kill_group};
+use crate::sys::process::{cpu_time as process_cpu_time, has_ended, kill_group};
 use crate::sys::thread::own_cpu_time;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
-use std::ops::Sub;
+use std::ops::{Add, Sub};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -49,16 +49,36 @@ impl Sub for CpuTime {
     }
 }
 
-/// What a process has used, with the children that it has waited for. None: it is gone.
-pub(crate) fn cpu_time(pid: u32) -> Option<CpuTime> {
+impl Add for CpuTime {
+    type Output = CpuTime;
+
+    fn add(self, other: CpuTime) -> CpuTime {
+        CpuTime { user: self.user + other.user, system: self.system + other.system }
+    }
+}
+
+/// What a process has used, and the children that it has waited for. None: it is gone.
+pub(crate) fn cpu_time(pid: u32) -> Option<(CpuTime, CpuTime)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may contain anything.
     let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
     let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
     let time = |ticks: u64| Duration::from_millis(ticks * 1000 / TICKS);
     // proc(5): utime, stime, cutime and cstime are fields 14 to 17; the first after the name is field 3.
-    let (user, system) = (ticks(11)? + ticks(13)?, ticks(12)? + ticks(14)?);
-    Some(CpuTime { user: time(user), system: time(system) })
+    let counted = CpuTime { user: time(ticks(11)?), system: time(ticks(12)?) };
+    let waited = CpuTime { user: time(ticks(13)?), system: time(ticks(14)?) };
+    Some((exactly(pid, counted), waited))
+}
+
+/// What was counted in ticks, to the nanosecond: the sum has a clock, and the ticks say how it is parted.
+fn exactly(pid: u32, counted: CpuTime) -> CpuTime {
+    let Some(all) = process_cpu_time(pid) else { return counted };
+    let share = match counted.total() {
+        Duration::ZERO => 1.0,
+        total => counted.user.as_secs_f64() / total.as_secs_f64(),
+    };
+    let user = all.mul_f64(share).min(all);
+    CpuTime { user, system: all - user }
 }
 
 /// Times that each of its threads was taken off a CPU, or left it. Threads that have ended are not counted.
@@ -89,8 +109,24 @@ pub(crate) fn switches_since(
     before.iter().all(lives).then(|| sum(after) - sum(before))
 }
 
-/// Resident memory in bytes.
-pub(crate) fn resident(pid: u32) -> u64 {
+/// Resident memory of some processes in bytes. What several of them share counts once, as far as the system tells.
+pub(crate) fn resident(pids: &[u32]) -> u64 {
+    match pids {
+        [one] => resident_of(*one),
+        several => {
+            several.iter().map(|&pid| proportional(pid).unwrap_or_else(|| resident_of(pid))).sum()
+        }
+    }
+}
+
+/// What a process has in memory, with its part of what it shares with others.
+fn proportional(pid: u32) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+fn resident_of(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());

@@ -8,7 +8,7 @@ use super::scenario;
 use super::versions::made_of;
 use super::words::{command_line, words};
 use crate::sync::{AtomicBool, Ordering};
-use crate::sys::process::{children, kill_descendants};
+use crate::sys::process::{Others, kill_descendants};
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -60,6 +60,14 @@ impl Plan<'_> {
     /// # Errors
     /// That makes no sense.
     pub(super) fn of(options: &Options) -> Result<Plan<'_>, String> {
+        if let Some(rate) = options.rate
+            && rate * options.seconds() < 1.0
+        {
+            let seconds = options.seconds();
+            return Err(format!(
+                "--rate {rate}: in a round of {seconds} s nothing would be due; give it a longer --duration"
+            ));
+        }
         Ok(Plan {
             options,
             scenarios: scenario::chosen(options)?,
@@ -85,6 +93,7 @@ pub(super) fn run(plan: Plan, stop: &Stop, show: impl Fn(&str)) -> Report {
         interrupted: false,
         scenarios: Vec::new(),
     };
+    let mut others = Others::now();
     for scenario in scenarios {
         let mut result = Scenario {
             connections: scenario.work.connections.count(places.contenders.len()),
@@ -97,21 +106,21 @@ pub(super) fn run(plan: Plan, stop: &Stop, show: impl Fn(&str)) -> Report {
             contenders: entrants.iter().map(Entrant::empty).collect(),
         };
         let bench = Bench { options, work: &scenario.work, stop, places: &places, live: &live };
-        for number in 0..options.rounds() {
+        'rounds: for number in 0..options.rounds() {
             for index in order(entrants.len(), number as usize) {
+                if stop.is_requested() {
+                    break 'rounds;
+                }
                 let contender = &mut result.contenders[index];
                 progress.borrow_mut().step(&result.name, &entrants[index].name, number);
-                if stop.is_requested() {
-                    break;
-                }
                 if contender.failure.is_none() {
                     let source = &entrants[index].source;
-                    let mut round = alone(|| bench.round(source, number));
+                    let mut round = alone(&mut others, || bench.round(source, number));
                     // It may have been chance.
                     if let Err(Fault::Instrument(_)) = round
                         && !stop.is_requested()
                     {
-                        round = alone(|| bench.round(source, number));
+                        round = alone(&mut others, || bench.round(source, number));
                     }
                     match round {
                         Ok(round) => {
@@ -163,10 +172,10 @@ const GONE_WITHIN: Duration = Duration::from_millis(1500);
 
 /// Does it, and ends whatever that has left behind: what has left its group, and its guard was killed. Who was there before is not
 /// ours: a shell that becomes this program leaves it its children.
-fn alone<T>(round: impl FnOnce() -> T) -> T {
-    let others = children();
+fn alone<T>(others: &mut Others, round: impl FnOnce() -> T) -> T {
+    others.look();
     let result = round();
-    kill_descendants(&others, GONE_WITHIN);
+    kill_descendants(others, GONE_WITHIN);
     result
 }
 
@@ -192,6 +201,7 @@ fn entrants(options: &Options) -> Result<Vec<Entrant>, String> {
         // One of ours under two names shows what is noise: tokio, tokio#2.
         let plain = text.split('#').next().unwrap_or(text);
         if let Some((name, url)) = text.split_once('=') {
+            name_of_its_own(name)?;
             chosen.push(Entrant {
                 name: name.to_owned(),
                 architecture: name.to_owned(),
@@ -224,6 +234,7 @@ fn entrants(options: &Options) -> Result<Vec<Entrant>, String> {
                 "--command {text}: wanted NAME=COMMAND, as 'mine=./my-server --listen {{addr}}'"
             )
         })?;
+        name_of_its_own(name)?;
         let words = words(command).filter(|words| !words.is_empty()).ok_or_else(|| {
             format!("--command {text}: a quote is not closed, or there is nothing to start")
         })?;
@@ -245,10 +256,28 @@ fn entrants(options: &Options) -> Result<Vec<Entrant>, String> {
     }
 }
 
+/// # Errors
+/// It is the name of one of ours, of which the verdict says more than of others.
+fn name_of_its_own(name: &str) -> Result<(), String> {
+    let plain = name.split('#').next().unwrap_or(name);
+    if plain.is_empty() {
+        return Err("a contender needs a name before the =".into());
+    }
+    match OURS.iter().any(|(known, _)| *known == plain) {
+        true => Err(format!(
+            "{name} is the name of a contender of this program: call yours something else"
+        )),
+        false => Ok(()),
+    }
+}
+
 /// The address in `http://ADDRESS:PORT`.
 fn address_of(url: &str) -> Result<SocketAddr, String> {
     let rest = url.strip_prefix("http://").unwrap_or(url);
-    let authority = rest.split('/').next().unwrap_or(rest);
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if !path.is_empty() {
+        return Err(format!("{url}: the path is the scenario's: leave /{path} out"));
+    }
     authority
         .parse()
         .map_err(|_| format!("{url}: wanted http://ADDRESS:PORT, as http://127.0.0.1:8080"))
@@ -259,7 +288,7 @@ struct Progress {
     terminal: bool,
     /// What one step takes, by what is planned.
     step: Duration,
-    left: u32,
+    left: u64,
     /// Requests per second of the last round.
     rate: Option<f64>,
     /// What is being done.
@@ -272,14 +301,15 @@ impl Progress {
         Progress {
             terminal: std::io::stderr().is_terminal(),
             step: Duration::from_secs_f64(seconds),
-            left: scenarios as u32 * entrants as u32 * options.rounds(),
+            left: (scenarios as u64 * entrants as u64).saturating_mul(options.rounds().into()),
             rate: None,
             text: String::new(),
         }
     }
 
     fn step(&mut self, scenario: &str, contender: &str, round: u32) {
-        let left = self.step * self.left;
+        let left = self.step.as_secs_f64() * self.left as f64;
+        let left = Duration::from_secs_f64(left.min(1e9));
         self.left = self.left.saturating_sub(1);
         self.text = format!(
             "{scenario}, round {}: {contender}; about {}:{:02} left",

@@ -1,6 +1,7 @@
 //! The kinds of work that are compared: what each asks, who should win it, and how the load is made.
 
 use super::Options;
+use super::contender::BYTES_MAX;
 use serde::Deserialize;
 use std::fs;
 use std::path::Path;
@@ -206,7 +207,14 @@ pub(super) fn chosen(options: &Options) -> Result<Vec<Scenario>, String> {
         all.retain(|scenario| !scenario.work.skewed);
     }
     for file in &options.scenario_file {
-        all.push(read(file)?);
+        let scenario = read(file)?;
+        if all.iter().any(|known| known.name == scenario.name) {
+            let (file, name) = (file.display(), scenario.name);
+            return Err(format!(
+                "{file}: there is a scenario called {name} already: call this one something else"
+            ));
+        }
+        all.push(scenario);
     }
     if options.rate.is_some()
         && let Some(skewed) = all.iter().find(|scenario| scenario.work.skewed)
@@ -260,8 +268,12 @@ fn one() -> u32 {
 /// # Errors
 /// The file cannot be read, or says something else.
 fn read(file: &Path) -> Result<Scenario, String> {
-    let text = fs::read_to_string(file)
-        .map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let cannot = |why: &dyn std::fmt::Display| format!("{} cannot be read: {why}", file.display());
+    // Of a pipe there may be no end.
+    if fs::metadata(file).is_ok_and(|it| !it.is_file()) {
+        return Err(cannot(&"it is no file"));
+    }
+    let text = fs::read_to_string(file).map_err(|error| cannot(&error))?;
     scenario_of(&text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
@@ -270,12 +282,31 @@ fn scenario_of(text: &str) -> Result<Scenario, String> {
     if !written.path.starts_with('/') {
         return Err(format!("path is {:?}, and must begin with a slash", written.path));
     }
-    for (field, value, most) in
-        [("connections", written.connections, 100_000), ("pipeline", written.pipeline, 1000)]
-    {
-        if value == 0 || value > most {
-            return Err(format!("{field} is {value}, and must be 1 to {most}"));
+    // RFC 9112, 3.2: what a request line can hold.
+    if !written.path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let path = &written.path;
+        return Err(format!(
+            "path is {path:?}, and must be of visible ASCII: write other characters as %XX"
+        ));
+    }
+    if written.name.trim().is_empty() || written.name.chars().any(char::is_control) {
+        return Err(format!("name is {:?}, and must be a line of text", written.name));
+    }
+    for (field, value, least, most) in [
+        ("connections", written.connections.into(), 1, 100_000),
+        ("pipeline", written.pipeline.into(), 1, 1000),
+        ("idle", written.idle.into(), 0, 1_000_000),
+        ("upload", written.upload.unwrap_or(0), 0, BYTES_MAX as u64),
+    ] {
+        if value < least || value > most {
+            return Err(format!("{field} is {value}, and must be {least} to {most}"));
         }
+    }
+    if written.close && written.pipeline > 1 {
+        let pipeline = written.pipeline;
+        return Err(format!(
+            "pipeline is {pipeline}, and close is true: a connection that is closed after each request has one at a time"
+        ));
     }
     Ok(Scenario {
         name: written.name,

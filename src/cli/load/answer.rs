@@ -40,6 +40,15 @@ impl Reader {
         Reader { buffer: vec![0; CAPACITY].into(), filled: 0..0 }
     }
 
+    /// When nothing is owed: that nothing has come.
+    ///
+    /// # Errors
+    /// Something has. That the server has closed the connection is told by the next write or read.
+    pub(super) fn nothing_more(&self, stream: &TcpStream) -> Result<(), Trouble> {
+        let came = !self.filled.is_empty() || matches!(stream.try_read(&mut [0]), Ok(1..));
+        if came { Err(Trouble::Garbage) } else { Ok(()) }
+    }
+
     /// Whether nothing has come of the next answer.
     pub(super) fn is_empty(&self) -> bool {
         self.filled.is_empty()

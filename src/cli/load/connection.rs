@@ -94,6 +94,7 @@ impl Link {
         count: u32,
         mut answered: impl FnMut(u16),
     ) -> Result<bool, Trouble> {
+        self.reader.nothing_more(&self.stream)?;
         let sent = timeout(target.timeout, self.send(target.requests(count))).await;
         sent.map_err(|_| Trouble::Timeout)??;
         for _ in 0..count {
@@ -104,6 +105,8 @@ impl Link {
                 return Ok(false);
             }
         }
+        // Answers to nothing: those to what is asked next would be told from these by nobody.
+        self.reader.nothing_more(&self.stream)?;
         self.answered = Some(Instant::now());
         Ok(true)
     }
@@ -221,12 +224,13 @@ pub(super) async fn keep_asking(
         if let Err(trouble) = outcome {
             owed.failed(trouble);
         }
+        if outcome == Err(Trouble::Connect) {
+            // Still under way: what becomes due meanwhile counts, whenever this ends.
+            sleep(PAUSE).await;
+        }
         owed.paid();
         if let Some((turnstile, true)) = &gate {
             turnstile.turn();
-        }
-        if outcome == Err(Trouble::Connect) {
-            sleep(PAUSE).await;
         }
     }
     // Whoever measures the server finds it as it was.
@@ -300,9 +304,9 @@ impl<'a> Owed<'a> {
         }
     }
 
-    /// Those that are left will not be answered.
+    /// Those that are left will not be answered; or all are, and then something was wrong with the answers.
     fn failed(&self, trouble: Trouble) {
-        self.tally.failed(trouble, self.since, self.left.get());
+        self.tally.failed(trouble, self.since, self.left.replace(0).max(1));
     }
 
     /// They are answered, or have failed.

@@ -122,6 +122,51 @@ fn a_tenth_of_the_connections_sends_nine_tenths() {
     assert!((0.85..=0.95).contains(&share), "{share}: {counts:?}");
 }
 
+/// Whoever answers more than was asked is not faster than others.
+#[test]
+fn answers_to_nothing_are_no_answers() {
+    let twice = [OK, OK].concat();
+    let at_once = made_up(
+        move |mut stream| {
+            while read_head(&mut stream) && stream.write_all(&twice).is_ok() {}
+        },
+    );
+    let late = made_up(|mut stream| {
+        while read_head(&mut stream) && stream.write_all(OK).is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+            if stream.write_all(OK).is_err() {
+                return;
+            }
+        }
+    });
+    for (address, flags) in [(at_once, &["-c", "2"][..]), (late, &["-c", "2", "--rate", "20"])] {
+        let figures = measured(&format!("http://{address}/"), flags);
+        let garbage = figures["errors"]["garbage"].as_f64().unwrap_or(0.0);
+        assert!(garbage >= number(&figures, "requests") / 4.0 && garbage > 0.0, "{figures}");
+    }
+}
+
+/// From then until the end of the round. Whatever was due meanwhile counts.
+#[test]
+fn what_is_due_while_nobody_listens_is_counted() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(300) {
+            let Ok((mut stream, _)) = listener.accept() else { return };
+            read_head(&mut stream);
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+        }
+    });
+    let figures = measured(&format!("http://{address}/"), &["-c", "2", "--rate", "1000"]);
+    // 500 were due. One that was refused at once has no latency.
+    let refused = figures["errors"]["connect"].as_u64().unwrap_or(0);
+    assert!(refused > 0, "{figures}");
+    assert!(counted(&figures) + refused >= 450, "{} and {refused}: {figures}", counted(&figures));
+}
+
 #[test]
 fn errors_are_told_apart() {
     let silent = made_up(|stream| {

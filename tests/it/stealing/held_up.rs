@@ -197,3 +197,40 @@ fn slow_polls_of_a_worker_are_timed_one_by_one() {
         assert!(turns >= TASKS, "{turns} turns for {TASKS} polls that fill a turn each");
     });
 }
+
+/// A task that another has woken waits for it, in its worker's last-in slot; the other worker is not idle, but busy.
+#[test]
+fn a_woken_task_does_not_wait_for_its_worker_while_the_others_are_busy() {
+    within_reason(|| {
+        let runtime = workers(2);
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = stop.clone();
+        let (tell, told) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        drop(runtime.handle().spawn_on(FIRST, move || async move {
+            let (wake, woken) = futures::channel::oneshot::channel::<()>();
+            let (waiting, waits) = futures::channel::oneshot::channel::<()>();
+            drop(spawn(async move {
+                while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                    spin(Duration::from_micros(50));
+                    corelane::yield_now().await;
+                }
+            }));
+            drop(spawn(async move {
+                waiting.send(()).expect("somebody waits");
+                woken.await.expect("woken");
+                tell.send(()).expect("somebody listens");
+            }));
+            drop(spawn(async move {
+                waits.await.expect("it waits");
+                wake.send(()).expect("it waits");
+                // As a task that must not does.
+                let _ = released.recv_timeout(HANGS_AFTER);
+            }));
+        }));
+        let woken = told.recv_timeout(HANGS_AFTER / 4);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(release);
+        woken.expect("the other worker takes it");
+    });
+}

@@ -49,7 +49,7 @@ impl Metric {
             Metric::Rate => rate(round)?,
             Metric::Tail => Latencies::of([round]).quantile(9_900)?.max(1) as f64,
             Metric::Cpu => {
-                per_request(round, round.user_micros.saturating_add(round.system_micros))?
+                per_request(round, round.user_micros?.saturating_add(round.system_micros?))?
             }
         };
         (value > 0.0).then_some(value)
@@ -231,12 +231,8 @@ impl Figures {
             .iter()
             .map(|round| Shares { busy: round.generator_busy, waited: round.generator_waited });
         // A program that was not started here tells nothing of its processor time.
-        let known: Vec<&Round> = rounds
-            .iter()
-            .filter(|round| round.user_micros > 0 || round.system_micros > 0)
-            .collect();
-        let of_known = |amount: fn(&Round) -> u64| {
-            median(known.iter().filter_map(|round| per_request(round, amount(round))))
+        let of_known = |amount: fn(&Round) -> Option<u64>| {
+            median(rounds.iter().filter_map(|round| per_request(round, amount(round)?)))
         };
         Figures {
             rounds: rounds.len(),
@@ -248,8 +244,8 @@ impl Figures {
             user: of_known(|round| round.user_micros),
             system: of_known(|round| round.system_micros),
             // Of those rounds alone that can be told it would be the figure of other rounds than the rest.
-            switches: of_known(|round| round.context_switches.unwrap_or(0))
-                .filter(|_| known.iter().all(|round| round.context_switches.is_some())),
+            switches: of_known(|round| round.context_switches)
+                .filter(|_| rounds.iter().all(|round| round.context_switches.is_some())),
             rss_bytes: median(rounds.iter().map(|round| round.rss_bytes as f64))
                 .filter(|bytes| *bytes > 0.0),
             generator: generator
@@ -377,8 +373,8 @@ mod tests {
                 seconds,
                 requests,
                 latencies: latencies.clone(),
-                user_micros: amount,
-                system_micros: amount,
+                user_micros: Some(amount),
+                system_micros: Some(amount),
                 ..Round::default()
             });
             let it = contender("it", rounds.collect());

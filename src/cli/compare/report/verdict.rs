@@ -168,6 +168,15 @@ fn ranking(metric: Metric, entries: &[&Entry]) -> Option<String> {
             if metric.more_is_better() { b.total_cmp(a) } else { a.total_cmp(b) }
         },
     );
+    // The medians are of all rounds that each has, the comparison of those that both have. Whoever is beaten there does not lead.
+    for _ in 1..ranked.len() {
+        let leader = ranked[0].1.contender;
+        let beats = |(_, other): &(f64, &Entry)| {
+            matches!(statistics::compare(metric, leader, other.contender), Difference::Worse(_))
+        };
+        let Some(better) = ranked.iter().position(beats) else { break };
+        ranked[..=better].rotate_right(1);
+    }
     let ((_, leader), others) = ranked.split_first()?;
     let figure = leader.figure(metric)?;
     let (mut ties, mut beaten, mut untold) = (vec![leader.name.as_str()], None, Vec::new());
@@ -494,6 +503,20 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected}: {text}");
         }
+    }
+
+    /// Its median is the better one, of rounds that the other does not have.
+    #[test]
+    fn who_is_beaten_in_every_pair_does_not_lead() {
+        let rates = |name, rates: &[(u32, f64)]| {
+            let rounds = rates.iter().map(|&(number, rate)| round(number, rate, 1_000.0, 10.0));
+            contender(name, rounds.collect())
+        };
+        let mine =
+            rates("a", &[(0, 100e3), (1, 101e3), (2, 99e3), (3, 70e3), (4, 70e3), (5, 70e3)]);
+        let other = rates("b", &[(0, 90e3), (1, 90.5e3), (2, 89.5e3)]);
+        let text = verdict(&report(vec![scenario("it", vec![mine, other])])).replace("\n    ", " ");
+        assert!(text.contains("Requests/s: a wins with 84,500: 11 % more than b"), "{text}");
     }
 
     #[test]
