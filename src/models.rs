@@ -20,6 +20,7 @@ mod ending;
 mod guard;
 mod join;
 mod park;
+mod pool_end;
 mod reentry;
 mod references;
 mod shutdown;

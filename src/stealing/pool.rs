@@ -7,7 +7,7 @@ use crate::id::TaskId;
 use crate::mesh::inbox::Inbox;
 use crate::shard::fleet::Fleet;
 use crate::shard::shared::Shared;
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, fence, lock};
 use crate::table::Table;
 use crate::task::failure::drop_caught;
 use crate::task::join::JoinHandle;
@@ -108,6 +108,8 @@ impl Pool {
         if self.running.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
+        // Partner: the fence in `notify`, which stands between a push and the look whether anybody is left.
+        fence(Ordering::SeqCst);
         fleet.add_cut(self.live());
         // No worker runs, so each can be claimed.
         let tasks = lock(&self.tasks).take();
