@@ -105,14 +105,14 @@ impl Outbox {
             if let Some(waker) = woken {
                 wake_counted(waker);
             }
-            if !left || self.is_waited_for() {
+            if !left || self.waits_for_room() {
                 return !left;
             }
         }
     }
 
     /// Leaves this outbox where it is woken when there is room. False: there may be some by now.
-    fn is_waited_for(self: &Arc<Self>) -> bool {
+    fn waits_for_room(self: &Arc<Self>) -> bool {
         if self.slot.poll(Direction::Write, &Waker::from(self.clone())).is_some() {
             return false;
         }
