@@ -94,6 +94,11 @@ impl Shard {
         }
     }
 
+    /// Whether it has said that it has nothing left to do.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet.get()
+    }
+
     /// Other threads' `block_on` has a shard too, which is none of the runtime's.
     #[cold]
     fn say_quiet(&self) {

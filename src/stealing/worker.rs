@@ -322,7 +322,9 @@ impl Worker {
             && (guards || pool.idle.needs_no_guard(pool.running()))
             && self.shard.inbox().is_empty()
             && (!pool.queues.has_any() || pool.idle.another_searches(self.index))
-            && !(self.shard.stopping().is_some() && self.is_stopped());
+            && !self.is_stopped()
+            // The last task may have ended elsewhere since this worker looked: it has to say that it is quiet.
+            && (self.shard.stopping().is_none() || self.shard.is_quiet() || !self.is_done());
         if stays {
             self.shard.waits(now);
             match &mut driver {

@@ -411,6 +411,43 @@ fn a_guard_ends_whatever_its_program_has_started() {
     }
 }
 
+/// As `killall -9 corelane` does.
+#[test]
+fn nobody_outlives_them_all_being_killed_by_name() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().to_str().expect("a path");
+    let server = env!("CARGO_BIN_EXE_corelane");
+    // It starts something that leaves its group, and becomes the server.
+    let command =
+        format!("x=sh -c 'setsid sleep 1002 & exec {server} contender blocking --listen {{addr}}'");
+    let flags = [
+        "compare",
+        "--out",
+        out,
+        "--scenario",
+        "few",
+        "--contender",
+        "tokio",
+        "--command",
+        &command,
+    ];
+    let child = corelane(&[&flags[..], &["--duration", "1"]].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .expect("started");
+    let mut child = Ends(child);
+    let (family, _) = family_with(child.0.id(), "1002");
+    family_with(child.0.id(), "load");
+    let name = |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    for pid in family.iter().copied().filter(|&pid| name(pid).trim_end() == "corelane") {
+        let _ = kill_process(process(pid), Signal::KILL);
+    }
+    child.0.wait().expect("it ends");
+    eventually("nobody is left", || family.iter().copied().all(is_gone).then_some(()));
+}
+
 /// What a shell has started before it became this program is a child of it, and none of its business.
 #[test]
 fn a_server_that_the_shell_has_started_lives_on() {

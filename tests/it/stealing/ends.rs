@@ -107,3 +107,24 @@ fn who_waits_for_a_timer_or_a_socket_of_a_pool_hears_of_its_end() {
         assert!(error.to_string().contains("has shut down"), "{error}");
     });
 }
+
+/// Whoever looked before the last task ended elsewhere hears of it.
+#[test]
+fn no_worker_sleeps_through_the_end_of_the_last_task() {
+    within_reason(|| {
+        let mut random = Random::new();
+        for round in 0..1_000 {
+            let runtime = workers(2);
+            let (first, second) = (random.below(40), random.below(40));
+            let task = runtime.handle().spawn_on(FIRST, move || async move {
+                for time in [first, second] {
+                    drop(corelane::spawn(async move { spin(Duration::from_micros(time)) }));
+                }
+            });
+            drop(task.expect("there is room"));
+            let began = Instant::now();
+            assert_eq!(runtime.shutdown(HANGS_AFTER).tasks_dropped, 0);
+            assert!(began.elapsed() < HANGS_AFTER / 4, "round {round}: a worker slept on");
+        }
+    });
+}
