@@ -7,10 +7,19 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, getppid, kill_process,
     kill_process_group, set_child_subreaper, set_parent_process_death_signal, wait, waitid,
 };
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::thread;
 use std::time::Duration;
+
+/// Names the calling thread, and on the main thread the process: 15 bytes of it.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn set_name(name: &CStr) -> io::Result<()> {
+    Ok(rustix::thread::set_name(name)?)
+}
 
 /// From now on whatever descends from this process becomes its child when it loses its parent.
 ///

@@ -4,7 +4,7 @@
 //! started by way of this one (`--parent`), which asks the system to be killed with the guard and then becomes the program: so it
 //! does not outlive a guard that was killed. What it has started is then left to whoever started the guard.
 
-use crate::sys::process::{Others, adopt_descendants, die_with_parent, kill_descendants};
+use crate::sys::process::{Others, adopt_descendants, die_with_parent, kill_descendants, set_name};
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
@@ -53,7 +53,7 @@ fn become_program(parent: u32, command: &[String]) -> io::Error {
 
 fn watch(command: &[String]) -> io::Result<ExitCode> {
     // Whoever kills every corelane by its name leaves this one, which sees to the rest.
-    let _ = rustix::thread::set_name(c"compare-guard");
+    let _ = set_name(c"compare-guard");
     adopt_descendants()?;
     // The thread that starts the program must live as long as this process: the program ends with it.
     let mut child = Command::new(std::env::current_exe()?)
