@@ -95,8 +95,8 @@ pub(crate) struct Options {
 
 /// The line that says that the warm-up is over.
 pub(crate) const BEGIN: &str = "measuring";
-/// How the lines begin that say how many requests per second it has been so far, and how often there is one.
-pub(crate) const SO_FAR: &str = "so far ";
+/// How the lines begin that say how many requests per second there are now, and how often there is one.
+pub(crate) const NOW: &str = "now ";
 const SAID_EVERY: Duration = Duration::from_millis(500);
 /// The line that says that the time is over. The connections stay for a moment.
 pub(crate) const END: &str = "measured";
@@ -197,12 +197,16 @@ fn measure(options: &Options) -> Result<Outcome, Box<dyn std::error::Error>> {
         if options.json {
             tell(BEGIN);
         }
+        let mut before = 0;
         for moment in span.moments() {
             // The threads tell at the moment; this one has heard them all a little later.
             sleep_until(moment + LINGER / 2).await;
+            let answered = start.answered();
             if options.json {
-                tell(&format!("{SO_FAR}{:.0}", start.rate(moment - span.from)));
+                let rate = (answered - before) as f64 / SAID_EVERY.as_secs_f64();
+                tell(&format!("{NOW}{rate:.0}"));
             }
+            before = answered;
         }
         sleep_until(span.until).await;
         if options.json {
@@ -257,10 +261,9 @@ struct Start {
 }
 
 impl Start {
-    /// Requests per second of all, after that time.
-    fn rate(&self, after: Duration) -> f64 {
-        let sum: u64 = self.so_far.iter().map(|count| count.load(Ordering::Relaxed)).sum();
-        sum as f64 / after.as_secs_f64()
+    /// What all of them have told.
+    fn answered(&self) -> u64 {
+        self.so_far.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
     /// Waits until every thread is here, and the main one. What is measured is the same for all of them.

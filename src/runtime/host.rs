@@ -96,7 +96,11 @@ impl HostedShard {
         self.resume();
         {
             let _pause = Pause(&self.shard);
-            context::enter(&self.shard, || self.shard.turn(Some(timeout)));
+            context::enter(&self.shard, || {
+                // Of wakers that the sockets have woken, too: who knows when the host turns again.
+                let _send = SendGathered(&self.shard);
+                self.shard.turn(Some(timeout));
+            });
         }
         // Not below a turn of the same shard, which one of its tasks may have asked for.
         if self.shard.is_stopped() && !self.shard.is_entered() {
@@ -150,7 +154,7 @@ impl Drop for Pause<'_> {
     }
 }
 
-/// However the host's code ends, what it has written is sent.
+/// However it ends, what was written in it is sent.
 struct SendGathered<'a>(&'a Shard);
 
 impl Drop for SendGathered<'_> {

@@ -142,8 +142,8 @@ pub fn try_id() -> Option<TaskId> {
     }
 }
 
-/// Waits until this shard is asked to stop, or the runtime of the [`block_on`](crate::Handle::block_on) that this is. Long-running tasks wait for it beside their work, so that a shutdown need
-/// not wait for its deadline.
+/// Waits until this shard is asked to stop, or the runtime of the [`block_on`](crate::Handle::block_on) that this
+/// is. Long-running tasks wait for it beside their work, so that a shutdown need not wait for its deadline.
 ///
 /// # Panics
 /// Outside a shard.

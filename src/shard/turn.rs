@@ -325,8 +325,6 @@ impl Shard {
         self.reactor.send_gathered();
         self.waits(now);
         self.reactor.poll(timeout);
-        // A host may wait for its own reasons before it turns again.
-        self.reactor.send_gathered();
         self.works();
         if timeout == Some(Duration::ZERO) {
             self.publish();

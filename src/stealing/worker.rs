@@ -107,9 +107,11 @@ impl Worker {
     }
 
     fn is_stopped(&self) -> bool {
-        let Some(deadline) = self.shard.stopping() else { return false };
+        if self.shard.stopping().is_none() {
+            return false;
+        }
         self.pool.stop();
-        self.shard.is_stopped() || self.shard.now() >= deadline
+        self.shard.is_stopped()
     }
 
     fn is_done(&self) -> bool {

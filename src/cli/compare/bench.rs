@@ -105,7 +105,7 @@ impl Bench<'_> {
         let span = Duration::from_secs_f64(self.options.seconds());
         // Before the generator closes its connections, and a thread for each ends.
         load.line(span + READY_WITHIN, self.stop, |line| {
-            if let Some(rate) = line.strip_prefix(load::SO_FAR).and_then(|it| it.parse().ok()) {
+            if let Some(rate) = line.strip_prefix(load::NOW).and_then(|it| it.parse().ok()) {
                 (self.live)(rate);
             }
             (line == load::END).then_some(())
@@ -324,9 +324,6 @@ struct Used {
     switches: BTreeMap<u32, u64>,
 }
 
-/// The system counts what children have used in ticks of this length.
-const TICK: Duration = Duration::from_millis(10);
-
 impl Used {
     fn by(pids: &[u32]) -> Used {
         let mut all = Used::default();
@@ -349,7 +346,7 @@ impl Used {
         let waited =
             |all: &Used| -> Duration { all.cpu.values().map(|(_, waited)| waited.total()).sum() };
         let told = waited(self).saturating_sub(waited(before));
-        (told + TICK * ended.count() as u32 >= gone).then(|| sum(self) - sum(before))
+        (told + process::TICK * ended.count() as u32 >= gone).then(|| sum(self) - sum(before))
     }
 }
 

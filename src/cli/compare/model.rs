@@ -96,7 +96,7 @@ pub(crate) struct Round {
     /// By kind: "connect", "read", "write", "timeout", "status", "garbage", "unanswered" (at the end of the round, and
     /// after a time of grace), "idle" (silent connections that were not there at the end).
     pub(crate) errors: BTreeMap<String, u64>,
-    /// CPU time of the contender's process.
+    /// CPU time of the contender's processes. None: it is not known, of a server that was not started here, for example.
     #[serde(default)]
     pub(crate) user_micros: Option<u64>,
     #[serde(default)]

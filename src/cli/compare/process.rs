@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 
 /// The kernel's clock ticks per second, as `/proc` counts them (`USER_HZ`, the same on every architecture of Linux).
 const TICKS: u64 = 100;
+/// How long each is.
+pub(super) const TICK: Duration = Duration::from_millis(1000 / TICKS);
 
 /// CPU time of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

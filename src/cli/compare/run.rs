@@ -263,12 +263,12 @@ fn name_of_its_own(name: &str) -> Result<(), String> {
     if plain.is_empty() {
         return Err("a contender needs a name before the =".into());
     }
-    match OURS.iter().any(|(known, _)| *known == plain) {
-        true => Err(format!(
+    if OURS.iter().any(|(known, _)| *known == plain) {
+        return Err(format!(
             "{name} is the name of a contender of this program: call yours something else"
-        )),
-        false => Ok(()),
+        ));
     }
+    Ok(())
 }
 
 /// The address in `http://ADDRESS:PORT`.

@@ -76,7 +76,8 @@ impl<S: Socket> Source<S> {
 
     /// Ends the sending direction when every byte written has been given to the kernel, which the home sees to.
     pub(crate) fn end_when_sent(&self) {
-        if let Some(outbox) = self.filled_outbox() {
+        // Filled or not: another worker may just have sent the rest.
+        if let Some(outbox) = self.outbox() {
             return outbox.end_when_sent();
         }
         let here = with_current(|shard| match self.here(shard) {

@@ -448,37 +448,14 @@ fn nobody_outlives_them_all_being_killed_by_name() {
     eventually("nobody is left", || family.iter().copied().all(is_gone).then_some(()));
 }
 
-/// What a shell has started before it became this program is a child of it, and none of its business.
-#[test]
-fn a_server_that_the_shell_has_started_lives_on() {
+/// Whether a `sleep` that a shell has started, by `starts`, lives on when it has become `compare` and that has ended. It writes the
+/// number of its process to the file `pid` in the directory that stands for {out}.
+fn lives_on(starts: &str, seconds: &str) -> bool {
     let directory = tempfile::tempdir().expect("a directory");
     let out = directory.path().to_str().expect("a path");
     let script = format!(
-        "sleep 1000 & echo $! >{out}/pid; exec {} compare --out {out} {} --contender tokio",
-        env!("CARGO_BIN_EXE_corelane"),
-        SHORT.join(" ")
-    );
-    let output = std::process::Command::new("sh")
-        .args(["-c", &script])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .expect("started");
-    let pid = fs::read_to_string(directory.path().join("pid")).expect("written");
-    let pid = pid.trim().parse().expect("a number");
-    let lives = self::words(pid) == ["sleep", "1000"];
-    let _ = kill_process(process(pid), Signal::KILL);
-    assert!(output.success());
-    assert!(lives, "what it had not started is gone");
-}
-
-/// Nor is what that has started, when the one in between ends while something is measured.
-#[test]
-fn a_server_whose_starter_ends_meanwhile_lives_on() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let out = directory.path().to_str().expect("a path");
-    let script = format!(
-        "sh -c 'sleep 1001 & echo $! >{out}/pid; sleep 1' & exec {} compare --out {out} {} --contender tokio",
+        "{}; exec {} compare --out {out} {} --contender tokio",
+        starts.replace("{out}", out),
         env!("CARGO_BIN_EXE_corelane"),
         SHORT.join(" ")
     );
@@ -490,10 +467,24 @@ fn a_server_whose_starter_ends_meanwhile_lives_on() {
         .expect("started");
     let pid = fs::read_to_string(directory.path().join("pid")).expect("written");
     let pid = pid.trim().parse().expect("a number");
-    let lives = self::words(pid) == ["sleep", "1001"];
+    let lives = self::words(pid) == ["sleep", seconds];
     let _ = kill_process(process(pid), Signal::KILL);
     assert!(status.success());
+    lives
+}
+
+/// What a shell has started before it became this program is a child of it, and none of its business.
+#[test]
+fn a_server_that_the_shell_has_started_lives_on() {
+    let lives = lives_on("sleep 1000 & echo $! >{out}/pid", "1000");
     assert!(lives, "what it had not started is gone");
+}
+
+/// Nor is what that has started, when the one in between ends while something is measured.
+#[test]
+fn a_server_whose_starter_ends_meanwhile_lives_on() {
+    let starts = "{ sh -c 'sleep 1001 & echo $! >{out}/pid; sleep 1' & }";
+    assert!(lives_on(starts, "1001"), "what it had not started is gone");
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn every_kind_of_load_is_answered_without_errors() {
     }
 }
 
-/// Whoever watches hears twice a second how many there have been per second.
+/// Whoever watches hears twice a second how many there are per second.
 #[test]
 fn the_rate_is_told_while_it_goes_on() {
     let server = Serve::new(&[]).start();
@@ -61,7 +61,7 @@ fn the_rate_is_told_while_it_goes_on() {
     let limits = ["--json", "--duration", "1.7", "--warmup", "0.1", "-c", "4", "--rate", "1000"];
     let output = run(&[&["load", &url], &limits[..]].concat());
     let out = text(&output.stdout);
-    let told = out.lines().filter_map(|line| line.strip_prefix("so far "));
+    let told = out.lines().filter_map(|line| line.strip_prefix("now "));
     let told: Vec<f64> = told.map(|rate| rate.parse().expect("a number")).collect();
     assert!(told.len() >= 2, "{out}");
     assert!(told.iter().all(|rate| (500.0..=1100.0).contains(rate)), "1,000 were due: {out}");
