@@ -41,6 +41,8 @@ mod time;
 mod wait_queue;
 
 #[cfg(not(loom))]
+pub mod balance;
+#[cfg(not(loom))]
 mod blocking;
 #[cfg(not(loom))]
 mod error;

@@ -36,6 +36,8 @@ use drain::Drain;
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
+pub use listen::Listen;
+use listen::Listening;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -83,27 +85,26 @@ type Observer = Arc<dyn Fn(Event) + Send + Sync>;
 #[derive(Clone)]
 #[must_use = "a builder does nothing before start()"]
 pub struct Builder {
-    addresses: Vec<SocketAddr>,
+    listen: Vec<Listen>,
     settings: Settings,
     observer: Observer,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        Builder { addresses: Vec::new(), settings: Settings::default(), observer: Arc::new(|_| ()) }
+        Builder { listen: Vec::new(), settings: Settings::default(), observer: Arc::new(|_| ()) }
     }
 }
 
 impl Builder {
-    /// Adds an address to listen on. Port 0 lets the system choose one, the same for every shard.
-    pub fn listen(mut self, address: SocketAddr) -> Self {
-        self.addresses.push(address);
-        self
+    /// Adds an address to listen on, as [`Listen::new`] says. Port 0 lets the system choose one, the same for every shard.
+    pub fn listen(self, address: SocketAddr) -> Self {
+        self.listen_with(Listen::new(address))
     }
 
-    /// Connections that may wait to be accepted, per shard; cut to the system's `somaxconn`. Default 1024.
-    pub fn backlog(mut self, backlog: u32) -> Self {
-        self.settings.backlog = backlog;
+    /// Adds an address to listen on, and how.
+    pub fn listen_with(mut self, listen: Listen) -> Self {
+        self.listen.push(listen);
         self
     }
 
@@ -142,14 +143,13 @@ impl Builder {
         B: Body + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        if self.addresses.is_empty() {
+        if self.listen.is_empty() {
             return Err(no_address());
         }
         if handle.shard_count() == 0 {
             return Err(Error::new(ErrorKind::Config, NO_SHARDS));
         }
-        let listeners =
-            listen::bind_all(&self.addresses, handle.shard_count(), self.settings.backlog)?;
+        let listeners = listen::bind_all(&self.listen, handle.shard_count())?;
         let mut shards = Vec::new();
         for (shard, listeners) in handle.shards().zip(listeners.by_shard) {
             let (factory, settings, observer) =
@@ -200,11 +200,13 @@ impl Builder {
         if handle.mode() == Mode::ThreadPerCore {
             return self.start(handle, move |_shard| service);
         }
-        if self.addresses.is_empty() {
+        if self.listen.is_empty() {
             return Err(no_address());
         }
-        let listen::Bound { addresses, by_shard } =
-            listen::bind_all(&self.addresses, 1, self.settings.backlog)?;
+        // One socket for all, whichever shards were named.
+        let listen: Vec<Listen> =
+            self.listen.into_iter().map(|listen| Listen { shards: None, ..listen }).collect();
+        let listen::Bound { addresses, by_shard } = listen::bind_all(&listen, 1)?;
         let listeners = by_shard.into_iter().flatten().collect();
         let (settings, observer) = (self.settings, self.observer);
         let serving = handle
@@ -298,7 +300,7 @@ async fn all_ended(mut tasks: Vec<JoinHandle<Result<(), Died>>>) -> Result<(), D
 
 /// Serves one shard's listeners until the shutdown.
 async fn serve_shard<S, B>(
-    listeners: Vec<std::net::TcpListener>,
+    listeners: Vec<Listening>,
     service: S,
     settings: Settings,
     observer: Observer,
@@ -310,13 +312,12 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let drain = Arc::new(Drain::default());
-    let accept = |listener: std::net::TcpListener| {
+    let accept = |listener: Listening| {
         let (service, drain, settings) = (service.clone(), drain.clone(), settings.clone());
-        let backlog = settings.backlog;
         let serve = move |stream| {
             drop(crate::spawn_local(connection(stream, service.clone(), &settings, &drain)));
         };
-        crate::spawn_local(accept_all(listener, serve, backlog, observer.clone()))
+        crate::spawn_local(accept_all(listener, serve, observer.clone()))
     };
     let tasks: Vec<_> = listeners.into_iter().map(accept).collect();
     // On its own, because the connections must be told even if every listener has died before.
@@ -329,7 +330,7 @@ where
 
 /// Serves all listeners of a pool until the shutdown. Runs on one worker; what it spawns, any worker runs.
 async fn serve_pool<S, B>(
-    listeners: Vec<std::net::TcpListener>,
+    listeners: Vec<Listening>,
     service: S,
     settings: Settings,
     observer: Observer,
@@ -343,13 +344,12 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let drain = Arc::new(Drain::default());
-    let accept = |listener: std::net::TcpListener| {
+    let accept = |listener: Listening| {
         let (service, drain, settings) = (service.clone(), drain.clone(), settings.clone());
-        let backlog = settings.backlog;
         let serve = move |stream| {
             drop(crate::spawn(connection(stream, service.clone(), &settings, &drain)));
         };
-        crate::spawn(accept_all(listener, serve, backlog, observer.clone()))
+        crate::spawn(accept_all(listener, serve, observer.clone()))
     };
     let tasks: Vec<_> = listeners.into_iter().map(accept).collect();
     drop(crate::spawn(async move {
@@ -361,13 +361,12 @@ where
 
 /// Accepts from one listener until the shutdown, and has each connection served.
 async fn accept_all(
-    listener: std::net::TcpListener,
+    Listening { socket, backlog }: Listening,
     mut serve: impl FnMut(TcpStream),
-    backlog: u32,
     observer: Observer,
 ) -> Result<(), Died> {
     let died = |error| Died::Listener("0.0.0.0:0".parse().expect("an address"), error);
-    let listener = TcpListener::from_std(listener).map_err(died)?;
+    let listener = TcpListener::from_std(socket).map_err(died)?;
     let address = listener.local_addr().map_err(died)?;
     let mut acceptor = Acceptor::new(listener);
     // A service whose clone panics loses that connection, not the listener.
@@ -421,7 +420,7 @@ fn first<T>(
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
-            .field("addresses", &self.addresses)
+            .field("listen", &self.listen)
             .field("settings", &self.settings)
             .finish()
     }

@@ -18,19 +18,13 @@ use std::time::Duration;
 /// What the connections of a server are held to.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    /// How many may wait to be accepted.
-    pub(super) backlog: u32,
     pub(super) header_timeout: Option<Duration>,
     pub(super) vectored_writes: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings {
-            backlog: crate::sys::socket::DEFAULT_BACKLOG,
-            header_timeout: Some(Duration::from_secs(30)),
-            vectored_writes: false,
-        }
+        Settings { header_timeout: Some(Duration::from_secs(30)), vectored_writes: false }
     }
 }
 
