@@ -1,0 +1,106 @@
+//! Which shard gets a connection: the policies, by name.
+//!
+//! Plain data. What a policy decides from is passed in; nothing here reads a clock, a counter or a socket.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// How the connections of one listening address are spread over the shards that serve it.
+///
+/// # In writing
+///
+/// | text | meaning |
+/// |---|---|
+/// | `hash` | [`Policy::Hash`] |
+/// | `cpu` | [`Policy::Cpu`] |
+/// | `weighted` | [`Policy::Weighted`] |
+/// | `p2c` | [`Policy::P2c`] |
+/// | `least` | [`Policy::Least`] |
+/// | `round-robin` | [`Policy::RoundRobin`] |
+///
+/// ```
+/// use corelane::balance::Policy;
+/// assert_eq!("round-robin".parse(), Ok(Policy::RoundRobin));
+/// assert_eq!(Policy::P2c.to_string(), "p2c");
+/// let error = "fair".parse::<Policy>().unwrap_err();
+/// assert_eq!(error.to_string(), "`fair` is no policy: write hash, cpu, weighted, p2c, least or round-robin");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Policy {
+    /// The kernel's own choice among the listening sockets of one port: a hash of the addresses and ports. Even over
+    /// many connections only.
+    #[default]
+    Hash,
+    /// The shard whose CPU the packet arrived on. For network cards that spread their queues over the CPUs; on the
+    /// loopback device it is the client's CPU, which is the wrong one.
+    Cpu,
+    /// The kernel draws lots, weighted by how busy each shard has been lately; one that is held up or closes gets
+    /// none. For work that is uneven.
+    Weighted,
+    /// The shard that accepts compares itself with two others, and hands the connection over if one is clearly less
+    /// loaded. For few and long connections.
+    P2c,
+    /// The shard that has the fewest connections. For few connections of equal weight.
+    Least,
+    /// One shard after the other.
+    RoundRobin,
+}
+
+impl Policy {
+    /// Every policy.
+    pub const ALL: [Policy; 6] = [
+        Policy::Hash,
+        Policy::Cpu,
+        Policy::Weighted,
+        Policy::P2c,
+        Policy::Least,
+        Policy::RoundRobin,
+    ];
+
+    /// The name, as it is written in configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Policy::Hash => "hash",
+            Policy::Cpu => "cpu",
+            Policy::Weighted => "weighted",
+            Policy::P2c => "p2c",
+            Policy::Least => "least",
+            Policy::RoundRobin => "round-robin",
+        }
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Policy {
+    type Err = UnknownPolicy;
+
+    /// Takes the names in the table above.
+    ///
+    /// # Errors
+    /// It is none of them.
+    fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
+        let found = Policy::ALL.into_iter().find(|policy| policy.name() == text);
+        found.ok_or_else(|| UnknownPolicy(text.to_owned()))
+    }
+}
+
+/// A text that names no [`Policy`]. It says which there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownPolicy(String);
+
+impl fmt::Display for UnknownPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is no policy: write ", self.0)?;
+        let [first @ .., before_last, last] = Policy::ALL;
+        first.iter().try_for_each(|policy| write!(f, "{policy}, "))?;
+        write!(f, "{before_last} or {last}")
+    }
+}
+
+impl std::error::Error for UnknownPolicy {}
