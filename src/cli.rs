@@ -1,16 +1,18 @@
-//! The command line: `corelane [serve]`, `corelane compare`, `corelane load`.
+//! The command line: `corelane [serve]`, `check`, `schema`, `reload`, `compare`, `load`.
 //!
 //! Parses, starts, prints what it did, waits for a signal, and turns the outcome into an exit status:
 //! 0 for a clean end, 1 if something failed while it ran, 2 if it could not start, 128 plus the signal's number if a
 //! second signal cut the drain short.
 
-mod address;
+mod check;
 #[cfg(feature = "compare")]
 mod compare;
 #[cfg(feature = "compare")]
 mod load;
 mod log;
+mod reload;
 mod serve;
+mod settings;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -26,9 +28,16 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
 enum Command {
     /// Serve HTTP/1.1; what happens if no command is given.
     Serve(serve::Options),
+    /// Check a configuration file, without starting anything.
+    Check(check::Options),
+    /// Print the JSON schema of a configuration file, for editors.
+    Schema,
+    /// Have a running server read its configuration file again.
+    Reload(reload::Options),
     #[cfg(feature = "compare")]
     #[command(flatten)]
     Measure(compare::Command),
@@ -46,15 +55,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-#[cfg(feature = "compare")]
 fn run(command: &Command) -> ExitCode {
     match command {
         Command::Serve(options) => serve::run(options),
+        Command::Check(options) => check::run(options),
+        Command::Schema => check::schema(),
+        Command::Reload(options) => reload::run(options),
+        #[cfg(feature = "compare")]
         Command::Measure(command) => command.run(),
     }
-}
-
-#[cfg(not(feature = "compare"))]
-fn run(Command::Serve(options): &Command) -> ExitCode {
-    serve::run(options)
 }

@@ -21,6 +21,8 @@
 mod id;
 mod limits;
 mod mesh;
+#[cfg(not(loom))]
+mod mode;
 #[cfg(all(loom, test))]
 mod models;
 mod park;
@@ -44,6 +46,8 @@ mod wait_queue;
 pub mod balance;
 #[cfg(not(loom))]
 mod blocking;
+#[cfg(all(feature = "config", not(loom)))]
+mod config;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
@@ -71,10 +75,16 @@ pub use id::{CpuId, ShardId, TaskId};
 pub use limits::Limits;
 pub use task::{AbortHandle, JoinError, JoinHandle};
 
+#[cfg(all(feature = "config", not(loom)))]
+pub use config::{
+    Config, ConfigBuilder, ConfigError, CoreConfig, ListenerConfig, RouteConfig, ShardConfig,
+};
+
 #[cfg(not(loom))]
 pub use {
     blocking::spawn_blocking,
     error::Error,
+    mode::{Mode, Pin},
     runtime::*,
     shard::counters::ShardStats,
     topology::{Cores, PlacementError},

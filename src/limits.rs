@@ -56,10 +56,10 @@ impl Default for Limits {
 }
 
 /// What a buffer that is made whole at the start may hold.
-const RESERVED_MAX: usize = 1 << 20;
+pub(crate) const RESERVED_MAX: usize = 1 << 20;
 
 /// See [`Limits::busy_poll`].
-const BUSY_POLL_MAX: Duration = Duration::from_secs(1);
+pub(crate) const BUSY_POLL_MAX: Duration = Duration::from_secs(1);
 
 impl Limits {
     /// Whether a shard can be made with these.

@@ -21,7 +21,7 @@ mod thread;
 mod watch;
 
 pub use block_on::block_on;
-pub use builder::{Builder, Mode, Pin, Runtime, ShardInfo, ShutdownReport};
+pub use builder::{Builder, Runtime, ShardInfo, ShutdownReport};
 pub use calls::{CallError, SubmitError, SubmitErrorKind};
 pub use handle::Handle;
 pub use host::HostedShard;

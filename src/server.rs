@@ -19,67 +19,44 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-// From accept to close; telling the connections of a shard to end; binding, all or nothing.
+// From accept to close; from a configuration; telling the connections of a shard to end; binding, all or nothing; responses.
+#[cfg(feature = "config")]
+mod configured;
 mod connection;
 mod drain;
+mod event;
 mod listen;
+#[cfg(feature = "config")]
+mod routes;
 
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
+use crate::mode::Mode;
 use crate::net::{Accepted, Acceptor, TcpListener, TcpStream};
-use crate::runtime::{Handle, Mode, shutdown_requested};
+use crate::runtime::{Handle, shutdown_requested};
 use crate::shard::context::with_current;
 use crate::task::failure::JoinError;
 use crate::task::join::JoinHandle;
 use connection::{Settings, connection};
 use drain::Drain;
+use event::Observer;
+pub use event::{ConnectionInfo, Event};
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
 pub use listen::Listen;
-use listen::Listening;
+use listen::{Listening, LiveTimeout};
+#[cfg(feature = "config")]
+pub use routes::Routes;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-
-/// Something that an operator may want to know. The shard is the one that found out; in work-stealing mode the same listener
-/// is accepted from by any.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// A connection was lost before it could be accepted.
-    AcceptLost {
-        /// On which shard.
-        shard: ShardId,
-        /// Why.
-        error: io::Error,
-    },
-    /// The shard ran out of fds or memory and accepts nothing for a while.
-    AcceptPaused {
-        /// On which shard.
-        shard: ShardId,
-        /// What is used up.
-        error: io::Error,
-        /// How long it waits before it tries again.
-        pause: Duration,
-    },
-    /// A listening socket has failed for good: the shard accepts nothing from it any more.
-    ListenerDied {
-        /// On which shard.
-        shard: ShardId,
-        /// Of which address.
-        address: SocketAddr,
-        /// Why.
-        error: io::Error,
-    },
-}
-
-type Observer = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// Settings of a server that is to be started.
 #[derive(Clone)]
@@ -105,12 +82,6 @@ impl Builder {
     /// Adds an address to listen on, and how.
     pub fn listen_with(mut self, listen: Listen) -> Self {
         self.listen.push(listen);
-        self
-    }
-
-    /// How long a client may take for the head of a request. Default 30 seconds; `None` for ever.
-    pub fn header_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.settings.header_timeout = timeout;
         self
     }
 
@@ -143,15 +114,51 @@ impl Builder {
         B: Body + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        self.start_with(handle, |shard| {
+            let service = factory(shard);
+            move |_: &ConnectionInfo| service.clone()
+        })
+    }
+
+    /// [`start`](Self::start) with a service for each connection: `factory` runs once on every shard, and what it returns is
+    /// called there for each connection that comes.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Examples
+    /// ```
+    /// use corelane::{Runtime, server::{ConnectionInfo, Server}};
+    /// use hyper::{Response, service::service_fn};
+    /// let runtime = Runtime::builder().start()?;
+    /// let server = Server::builder().listen("127.0.0.1:0".parse()?).start_with(runtime.handle(), |_shard| {
+    ///     |connection: &ConnectionInfo| {
+    ///         let peer = connection.peer;
+    ///         service_fn(move |_request| async move {
+    ///             Ok::<_, std::convert::Infallible>(Response::new(format!("You are {peer}.")))
+    ///         })
+    ///     }
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn start_with<F, M, S, B>(self, handle: &Handle, factory: F) -> Result<Server, Error>
+    where
+        F: FnOnce(ShardId) -> M + Clone + Send + 'static,
+        M: Fn(&ConnectionInfo) -> S + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         if self.listen.is_empty() {
             return Err(no_address());
         }
         if handle.shard_count() == 0 {
             return Err(Error::new(ErrorKind::Config, NO_SHARDS));
         }
-        let listeners = listen::bind_all(&self.listen, handle.shard_count())?;
+        let mut listeners = listen::bind_all(&self.listen, handle.shard_count())?;
         let mut shards = Vec::new();
-        for (shard, listeners) in handle.shards().zip(listeners.by_shard) {
+        for (shard, listeners) in handle.shards().zip(std::mem::take(&mut listeners.by_shard)) {
             let (factory, settings, observer) =
                 (factory.clone(), self.settings.clone(), self.observer.clone());
             let task = handle.spawn_on(shard, move || {
@@ -165,7 +172,8 @@ impl Builder {
                 }
             }
         }
-        Ok(Server { addresses: listeners.addresses, shards })
+        let listen::Bound { addresses, header_timeouts, .. } = listeners;
+        Ok(Server { addresses, header_timeouts, shards })
     }
 
     /// [`start`](Self::start) with a service that may be sent between threads, so that it can be served in either mode:
@@ -197,8 +205,26 @@ impl Builder {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        self.start_send_with(handle, move |_: &ConnectionInfo| service.clone())
+    }
+
+    /// [`start_send`](Self::start_send) with a service for each connection. In thread-per-core mode each shard gets a clone
+    /// of `make`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_send_with<M, S, B>(self, handle: &Handle, make: M) -> Result<Server, Error>
+    where
+        M: Fn(&ConnectionInfo) -> S + Clone + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         if handle.mode() == Mode::ThreadPerCore {
-            return self.start(handle, move |_shard| service);
+            return self.start_with(handle, move |_shard| make);
         }
         if self.listen.is_empty() {
             return Err(no_address());
@@ -206,13 +232,13 @@ impl Builder {
         // One socket for all, whichever shards were named.
         let listen: Vec<Listen> =
             self.listen.into_iter().map(|listen| Listen { shards: None, ..listen }).collect();
-        let listen::Bound { addresses, by_shard } = listen::bind_all(&listen, 1)?;
+        let listen::Bound { addresses, by_shard, header_timeouts } = listen::bind_all(&listen, 1)?;
         let listeners = by_shard.into_iter().flatten().collect();
         let (settings, observer) = (self.settings, self.observer);
         let serving = handle
-            .spawn_on(ShardId::new(0), move || serve_pool(listeners, service, settings, observer));
+            .spawn_on(ShardId::new(0), move || serve_pool(listeners, make, settings, observer));
         match serving {
-            Ok(task) => Ok(Server { addresses, shards: vec![task] }),
+            Ok(task) => Ok(Server { addresses, header_timeouts, shards: vec![task] }),
             Err(refused) => Err(cannot_start(refused)),
         }
     }
@@ -237,6 +263,7 @@ fn cannot_start(refused: impl fmt::Display) -> Error {
 #[derive(Debug)]
 pub struct Server {
     addresses: Vec<SocketAddr>,
+    header_timeouts: Vec<LiveTimeout>,
     shards: Vec<JoinHandle<Result<(), Died>>>,
 }
 
@@ -260,12 +287,26 @@ impl Server {
         &self.addresses
     }
 
+    /// Changes how long clients of an address may take for the head of a request, for connections that come from now on.
+    /// `None` for ever. `listener` is the address's place in the order in which they were given; of one that there is not
+    /// nothing changes.
+    pub fn set_header_timeout(&self, listener: usize, timeout: Option<Duration>) {
+        if let Some(live) = self.header_timeouts.get(listener) {
+            live.set(timeout);
+        }
+    }
+
     /// Waits until every shard has stopped serving: after a shutdown, or early if a listener dies or the factory panics.
     ///
     /// # Errors
     /// The first listener that failed, or the first panic. The other shards go on serving.
-    pub async fn stopped(self) -> Result<(), Error> {
-        all_ended(self.shards).await.map_err(|died| match died {
+    pub async fn stopped(mut self) -> Result<(), Error> {
+        std::future::poll_fn(|context| self.poll_stopped(context)).await
+    }
+
+    /// [`stopped`](Self::stopped), for those who wait for other things too.
+    pub fn poll_stopped(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        poll_all_ended(&mut self.shards, context).map_err(|died| match died {
             Died::Listener(address, error) => {
                 let text = format!("the listener of {address} has failed: {error}");
                 Error::new(ErrorKind::Bind, text).because(error)
@@ -280,42 +321,57 @@ impl Server {
 
 /// Waits for every task, or for the first that dies.
 async fn all_ended(mut tasks: Vec<JoinHandle<Result<(), Died>>>) -> Result<(), Died> {
-    std::future::poll_fn(|context| {
-        let mut index = 0;
-        while index < tasks.len() {
-            match Pin::new(&mut tasks[index]).poll(context) {
-                Poll::Ready(Ok(Err(died))) => return Poll::Ready(Err(died)),
-                Poll::Ready(Err(error)) if error.is_panic() => {
-                    return Poll::Ready(Err(Died::Panicked(error)));
-                }
-                // Ended, or cut off by the deadline of a shutdown.
-                Poll::Ready(_) => drop(tasks.swap_remove(index)),
-                Poll::Pending => index += 1,
-            }
+    std::future::poll_fn(|context| poll_all_ended(&mut tasks, context)).await
+}
+
+fn poll_all_ended(
+    tasks: &mut Vec<JoinHandle<Result<(), Died>>>,
+    context: &mut Context<'_>,
+) -> Poll<Result<(), Died>> {
+    let mut index = 0;
+    while index < tasks.len() {
+        let Poll::Ready(ended) = Pin::new(&mut tasks[index]).poll(context) else {
+            index += 1;
+            continue;
+        };
+        drop(tasks.swap_remove(index));
+        match ended {
+            Ok(Err(died)) => return Poll::Ready(Err(died)),
+            Err(error) if error.is_panic() => return Poll::Ready(Err(Died::Panicked(error))),
+            // Ended, or cut off by the deadline of a shutdown.
+            Ok(Ok(())) | Err(_) => {}
         }
-        if tasks.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
-    })
-    .await
+    }
+    if tasks.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
 }
 
 /// Serves one shard's listeners until the shutdown.
-async fn serve_shard<S, B>(
+async fn serve_shard<M, S, B>(
     listeners: Vec<Listening>,
-    service: S,
+    make: M,
     settings: Settings,
     observer: Observer,
 ) -> Result<(), Died>
 where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + 'static,
+    M: Fn(&ConnectionInfo) -> S + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let drain = Arc::new(Drain::default());
+    let make = Rc::new(make);
     let accept = |listener: Listening| {
-        let (service, drain, settings) = (service.clone(), drain.clone(), settings.clone());
-        let serve = move |stream| {
-            drop(crate::spawn_local(connection(stream, service.clone(), &settings, &drain)));
+        let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
+        let serve = move |stream, info: &ConnectionInfo, header_timeout| {
+            let service = make(info);
+            drop(crate::spawn_local(connection(
+                stream,
+                service,
+                header_timeout,
+                &settings,
+                &drain,
+            )));
         };
         crate::spawn_local(accept_all(listener, serve, observer.clone()))
     };
@@ -329,14 +385,15 @@ where
 }
 
 /// Serves all listeners of a pool until the shutdown. Runs on one worker; what it spawns, any worker runs.
-async fn serve_pool<S, B>(
+async fn serve_pool<M, S, B>(
     listeners: Vec<Listening>,
-    service: S,
+    make: M,
     settings: Settings,
     observer: Observer,
 ) -> Result<(), Died>
 where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    M: Fn(&ConnectionInfo) -> S + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body + Send + 'static,
@@ -345,9 +402,10 @@ where
 {
     let drain = Arc::new(Drain::default());
     let accept = |listener: Listening| {
-        let (service, drain, settings) = (service.clone(), drain.clone(), settings.clone());
-        let serve = move |stream| {
-            drop(crate::spawn(connection(stream, service.clone(), &settings, &drain)));
+        let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
+        let serve = move |stream, info: &ConnectionInfo, header_timeout| {
+            let service = make(info);
+            drop(crate::spawn(connection(stream, service, header_timeout, &settings, &drain)));
         };
         crate::spawn(accept_all(listener, serve, observer.clone()))
     };
@@ -361,17 +419,18 @@ where
 
 /// Accepts from one listener until the shutdown, and has each connection served.
 async fn accept_all(
-    Listening { socket, backlog }: Listening,
-    mut serve: impl FnMut(TcpStream),
+    Listening { socket, backlog, header_timeout, number }: Listening,
+    mut serve: impl FnMut(TcpStream, &ConnectionInfo, Option<Duration>),
     observer: Observer,
 ) -> Result<(), Died> {
     let died = |error| Died::Listener("0.0.0.0:0".parse().expect("an address"), error);
     let listener = TcpListener::from_std(socket).map_err(died)?;
     let address = listener.local_addr().map_err(died)?;
     let mut acceptor = Acceptor::new(listener);
-    // A service whose clone panics loses that connection, not the listener.
-    let mut serve = |stream| {
-        with_current(|shard| shard.run_caught(|| serve(stream)));
+    // A service that cannot be made for a panic loses that connection, not the listener.
+    let mut serve = |stream, peer| {
+        let info = ConnectionInfo { listener: number, peer };
+        with_current(|shard| shard.run_caught(|| serve(stream, &info, header_timeout.get())));
     };
     let mut stop = pin!(shutdown_requested());
     loop {
@@ -381,7 +440,7 @@ async fn accept_all(
         };
         match accepted {
             None => break,
-            Some(Ok(Accepted::Connection(stream, _peer))) => serve(stream),
+            Some(Ok(Accepted::Connection(stream, peer))) => serve(stream, peer),
             Some(Ok(Accepted::Lost(error))) => {
                 observer(Event::AcceptLost { shard: this_shard(), error });
             }
@@ -396,7 +455,7 @@ async fn accept_all(
         }
     }
     // As many as can have been waiting: those who come meanwhile must not keep it.
-    acceptor.drain().take(backlog as usize + 1).for_each(|(stream, _peer)| serve(stream));
+    acceptor.drain().take(backlog as usize + 1).for_each(|(stream, peer)| serve(stream, peer));
     Ok(())
 }
 

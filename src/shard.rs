@@ -86,6 +86,7 @@ pub(crate) struct Shard {
 
 /// The parts of a shard that are made before its thread: the poll, and the inbox that others will send to.
 pub(crate) struct Seed {
+    limits: Limits,
     poll: Poll,
     pub(crate) inbox: Arc<Inbox>,
     shared: Option<Arc<Shared>>,
@@ -108,7 +109,7 @@ impl Seed {
         let seat = shared.clone().map(|shared| Seat::new(move || shared.reactor.ring()));
         let bell = Bell::new(poll.registry(), seat.clone())?;
         let inbox = Arc::new(Inbox::new(bell, fleet::next_uid(), limits));
-        Ok(Seed { poll, inbox, shared, seat })
+        Ok(Seed { limits: limits.clone(), poll, inbox, shared, seat })
     }
 }
 
@@ -120,9 +121,8 @@ impl Shard {
         fleet: Arc<Fleet>,
         published: Arc<PublishedLine>,
     ) -> Rc<Shard> {
-        let limits = fleet.limits().clone();
         let now = crate::time::clock::now();
-        let Seed { poll, inbox, shared, .. } = seed;
+        let Seed { limits, poll, inbox, shared, .. } = seed;
         let first_task = fleet::first_task(inbox.uid());
         Rc::new(Shard {
             id,

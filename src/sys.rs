@@ -7,7 +7,8 @@ pub(crate) mod errno;
 pub(crate) mod fifo;
 #[cfg(feature = "compare")]
 pub(crate) mod files;
-#[cfg(feature = "compare")]
+#[cfg(feature = "cli")]
+#[cfg_attr(not(feature = "compare"), allow(dead_code, reason = "comparing starts processes"))]
 pub(crate) mod process;
 pub(crate) mod socket;
 pub(crate) mod thread;

@@ -11,7 +11,7 @@
 //! error that names what can. Advice, which does not stop anything, is a warning beside the plan.
 
 use crate::id::CpuId;
-pub(crate) use crate::sys::cpus::{CpuInfo, Topology};
+pub(crate) use crate::sys::cpus::{CpuInfo, Topology, Usable};
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
@@ -234,7 +234,16 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// Chooses the CPUs. Of a CPU quota it knows nothing: whoever calls makes `All` a count where there is one.
+    /// Chooses the CPUs, within the quota if all are wanted.
+    pub(crate) fn on(usable: &Usable, want: &Cores) -> Result<Placement, PlacementError> {
+        let Usable { topology, allowed, count } = usable;
+        match want {
+            Cores::All => Placement::plan(topology, allowed, &Cores::Count(*count)),
+            chosen => Placement::plan(topology, allowed, chosen),
+        }
+    }
+
+    /// Chooses the CPUs, whatever the quota.
     pub(crate) fn plan(
         topology: &Topology,
         allowed: &[CpuId],
@@ -363,7 +372,7 @@ impl Machine {
 }
 
 /// Writes CPU numbers as `0-3,8`, in the order they have.
-struct Ranges<'a>(&'a [CpuId]);
+pub(crate) struct Ranges<'a>(pub(crate) &'a [CpuId]);
 
 impl fmt::Display for Ranges<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

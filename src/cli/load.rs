@@ -12,7 +12,8 @@ pub(crate) mod meter;
 mod tally;
 
 use super::compare::process;
-use crate::runtime::{Pin, Runtime};
+use crate::mode::Pin;
+use crate::runtime::Runtime;
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::cpus;
 use crate::task::JoinHandle;

@@ -1,65 +1,57 @@
-//! `corelane serve`: the sharded HTTP server with its embedded default service.
+//! `corelane serve`: the sharded HTTP server, as a configuration says or without one.
 
 use super::CANNOT_START;
 use super::log::{Log, OncePerSecond};
+use super::reload::{PidFile, Running};
+use super::settings::Given;
+use crate::config::{Config, ConfigError, keys};
 use crate::error::Error;
+use crate::mode::Pin;
 use crate::runtime::block_on::try_run;
-use crate::runtime::{Handle, Mode, Pin, Runtime, ShutdownReport, Trouble};
+use crate::runtime::{Handle, Runtime, ShutdownReport, Trouble};
 use crate::server::{Event, Server};
 use crate::signal::{Signal, SignalKind, signal};
 use crate::sys::errno::{self, Errno};
 use crate::task::JoinHandle;
 use crate::topology::Cores;
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::service::Service;
-use hyper::{Method, Request, Response, StatusCode};
-use std::convert::Infallible;
-use std::future::{Ready, poll_fn, ready};
+use clap::builder::PossibleValuesParser;
+use std::future::poll_fn;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Mutex, mpsc};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// The flags of `serve`.
+/// The flags of `serve`. Each takes the place of what a file or the environment says.
 #[derive(clap::Args, Clone)]
 pub(super) struct Options {
+    /// Configuration file. SIGHUP has it read again.
+    #[arg(long, value_name = "FILE", env = "CORELANE_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+
     /// Address and port to listen on, as 127.0.0.1:8080 or [::1]:8080; may be given several times. Port 0 lets the
-    /// system choose.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", value_parser = super::address::parse)]
-    listen: Vec<SocketAddr>,
+    /// system choose [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = crate::config::address::parse)]
+    pub(super) listen: Vec<SocketAddr>,
 
-    /// CPUs that get a shard: all, physical, a count (4), or a list (0,1 or 0-3,8 or cpu:1).
-    #[arg(long, value_name = "CPUS", default_value = "all")]
-    cores: Cores,
+    /// CPUs that get a shard: all, physical, a count (4), or a list (0,1 or 0-3,8 or cpu:1) [default: all].
+    #[arg(long, value_name = "CPUS")]
+    pub(super) cores: Option<Cores>,
 
-    /// How tasks are scheduled: each connection stays on its core, or any core serves any connection.
-    #[arg(long, value_enum, default_value_t = ModeOption::ThreadPerCore)]
-    mode: ModeOption,
+    /// How tasks are scheduled: each connection stays on its core, or any core serves any connection [default:
+    /// thread-per-core].
+    #[arg(long, value_parser = PossibleValuesParser::new(keys::MODES))]
+    pub(super) mode: Option<String>,
 
     /// Whether shards must be pinned to their CPUs [default: best-effort; off with work-stealing].
-    #[arg(long, value_enum)]
-    pin: Option<PinOption>,
+    #[arg(long, value_parser = PossibleValuesParser::new(keys::PINS))]
+    pub(super) pin: Option<String>,
 
-    /// Seconds that open requests get to finish after a signal.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    drain_seconds: u32,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum ModeOption {
-    ThreadPerCore,
-    WorkStealing,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum PinOption {
-    Required,
-    BestEffort,
-    Off,
+    /// Seconds that open requests get to finish after a signal [default: 10].
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) drain_seconds: Option<u32>,
 }
 
 /// Serves until a signal; returns the exit status.
@@ -69,7 +61,10 @@ pub(super) fn run(options: &Options) -> ExitCode {
         Err(error) => {
             let advice =
                 if is_file_limit(&*error) { "; raise the limit with ulimit -n" } else { "" };
-            let _ = writeln!(std::io::stderr(), "corelane: {error}{advice}");
+            // What is wrong in a file begins with that file's name, as editors look for it.
+            let is_of_file = options.config.is_some() && error.is::<ConfigError>();
+            let program = if is_of_file { "" } else { "corelane: " };
+            let _ = writeln!(std::io::stderr(), "{program}{error}{advice}");
             ExitCode::from(CANNOT_START)
         }
     }
@@ -84,53 +79,44 @@ fn is_file_limit(error: &(dyn std::error::Error + 'static)) -> bool {
 
 /// Everything but the listeners.
 struct Prepared {
+    running: Running,
     runtime: Runtime,
-    pin: Pin,
-    signals: Vec<(SignalKind, Signal)>,
+    signals: Signals,
     log: Log,
 }
 
+/// The signals that end the program, and the one that has it read its file again.
+struct Signals {
+    end: Vec<(SignalKind, Signal)>,
+    reload: Option<Signal>,
+}
+
 fn prepare(options: &Options) -> Result<Prepared, Box<dyn std::error::Error>> {
+    let given = Given::take(options.config.as_deref())?.with_flags(options);
+    let config = given.check()?;
     let log = Log::start().map_err(|error| format!("cannot start a thread that logs: {error}"))?;
     // Before anything listens, so that a signal during the start is not lost.
     let catch = |kind| signal(kind).map(|signal| (kind, signal));
-    let signals = vec![catch(SignalKind::interrupt())?, catch(SignalKind::terminate())?];
-    let mode = match options.mode {
-        ModeOption::ThreadPerCore => Mode::ThreadPerCore,
-        ModeOption::WorkStealing => Mode::WorkStealing,
-    };
-    let pin = match (options.pin, mode) {
-        (Some(PinOption::Required), _) => Pin::Required,
-        (Some(PinOption::Off), _) | (None, Mode::WorkStealing) => Pin::Off,
-        (Some(PinOption::BestEffort) | None, _) => Pin::BestEffort,
-    };
-    let runtime = Runtime::builder()
-        .cores(options.cores.clone())
-        .mode(mode)
-        .pin(pin)
-        .on_trouble(reporter(log.clone()))
-        .start()?;
-    Ok(Prepared { runtime, pin, signals, log })
-}
-
-fn listen(handle: &Handle, options: &Options, log: &Log) -> Result<Server, Error> {
-    let builder =
-        options.listen.iter().fold(Server::builder(), |builder, &address| builder.listen(address));
-    builder.on_event(observer(log.clone())).start_send(handle, Hello)
+    let end = vec![catch(SignalKind::interrupt())?, catch(SignalKind::terminate())?];
+    let reload = options.config.as_ref().map(|_| signal(SignalKind::hangup())).transpose()?;
+    let runtime = config.runtime().on_trouble(reporter(log.clone())).start()?;
+    let routes = config.routes();
+    let running = Running::new(given, config, routes);
+    Ok(Prepared { running, runtime, signals: Signals { end, reload }, log })
 }
 
 /// One line per shard.
-fn placement(runtime: &Runtime, pin: Pin) -> String {
+fn placement(runtime: &Runtime, config: &Config) -> String {
     let mut lines = String::new();
     for info in runtime.shards() {
-        let pinned = match (info.pinned, pin) {
+        let pinned = match (info.pinned, config.chosen_pin()) {
             (true, _) => "pinned",
             (false, Pin::Off) => "not pinned",
             (false, _) => "not pinned: the system refused",
         };
         lines.push_str(&format!("{} on {}, {pinned}\n", info.shard, info.cpu));
     }
-    for warning in runtime.warnings() {
+    for warning in config.warnings() {
         lines.push_str(&format!("warning: {warning}\n"));
     }
     lines
@@ -227,30 +213,42 @@ enum Ended {
 
 impl Prepared {
     fn serve(self, options: &Options) -> Result<ExitCode, Box<dyn std::error::Error>> {
-        let Prepared { runtime, pin, mut signals, log } = self;
-        let drain = Duration::from_secs(u64::from(options.drain_seconds));
-        let placement = placement(&runtime, pin);
+        let Prepared { mut running, runtime, mut signals, log } = self;
         let handle = runtime.handle().clone();
-        let (stop, mut shutdown) = prepare_shutdown(&handle, drain)?;
+        let (stop, mut shutdown) = prepare_shutdown(&handle)?;
         // Outside, because after an error it must not be dropped where the future is.
         let mut runtime = Some(runtime);
         // Its poll is made before anybody can connect and take the last fds.
         try_run(handle.fleet().clone(), async {
-            let server = listen(&handle, options, &log)?;
-            say(placement, &server, &log);
-            let ended = ended(server, &mut signals).await;
+            let here = runtime.as_ref().expect("taken below only");
+            let server = running.config().server(here).on_event(observer(log.clone()));
+            let mut server = server.start_routes(&handle, running.routes())?;
+            let pid_file = running.config().pid_file.as_deref().map(PidFile::create).transpose()?;
+            say(placement(here, running.config()), &server, &log);
+            let ended = loop {
+                match next(&mut server, &mut signals).await {
+                    Next::Reload => running.reload(options, &server, &log),
+                    Next::End(ended) => break ended,
+                }
+            };
+            let drain = running.config().drain();
             if let Ended::Signal(kind) = &ended {
-                log.line(format!("{}: draining for at most {} s", name(*kind), drain.as_secs()));
+                log.line(format!(
+                    "{}: draining for at most {} s",
+                    name(*kind),
+                    drain.as_secs_f32()
+                ));
             }
             let runtime = runtime.take().expect("taken here only");
-            stop.send(runtime).expect("the thread waits for this");
+            stop.send((runtime, drain)).expect("the thread waits for this");
             let report = poll_fn(|context| {
-                if let Poll::Ready(kind) = poll_signals(&mut signals, context) {
+                if let Poll::Ready(kind) = poll_signals(&mut signals.end, context) {
                     return Poll::Ready(Err(kind));
                 }
                 std::pin::Pin::new(&mut shutdown).poll(context).map(Ok)
             })
             .await;
+            drop(pid_file);
             let code = status(ended, report.map(|report| report.ok().flatten()), &log);
             log.flush();
             if let Err(code) = code {
@@ -262,36 +260,42 @@ impl Prepared {
     }
 }
 
+/// Takes a runtime that is to be shut down, and how long it gets.
+type Stop = mpsc::Sender<(Runtime, Duration)>;
+
 /// The shutdown waits for the shards, so it has a thread of its own while the main one listens for signals. It is had
 /// before anything listens: when it is needed the system may have none to give.
-fn prepare_shutdown(
-    handle: &Handle,
-    drain: Duration,
-) -> Result<(mpsc::Sender<Runtime>, JoinHandle<Option<ShutdownReport>>), String> {
-    let (stop, stopping) = mpsc::channel::<Runtime>();
+fn prepare_shutdown(handle: &Handle) -> Result<(Stop, JoinHandle<Option<ShutdownReport>>), String> {
+    let (stop, stopping) = mpsc::channel();
     let (tell, waits) = mpsc::channel();
     let shutdown = handle.spawn_blocking(move || {
         let _ = tell.send(());
         // None: the server has not come to listen.
-        stopping.recv().ok().map(|runtime| runtime.shutdown(drain))
+        stopping.recv().ok().map(|(runtime, drain): (Runtime, Duration)| runtime.shutdown(drain))
     });
     waits.recv().map_err(|_| "the operating system gave no thread for the shutdown")?;
     Ok((stop, shutdown))
 }
 
+/// What is to be done next.
+enum Next {
+    Reload,
+    End(Ended),
+}
+
 /// Waits for a signal, or for the server to fail.
-async fn ended(server: Server, signals: &mut [(SignalKind, Signal)]) -> Ended {
-    let mut failed = std::pin::pin!(async {
-        match server.stopped().await {
-            Err(error) => error,
-            Ok(()) => std::future::pending().await,
-        }
-    });
+async fn next(server: &mut Server, signals: &mut Signals) -> Next {
     poll_fn(|context| {
-        if let Poll::Ready(error) = failed.as_mut().poll(context) {
-            return Poll::Ready(Ended::Failed(error));
+        if let Poll::Ready(Err(error)) = server.poll_stopped(context) {
+            return Poll::Ready(Next::End(Ended::Failed(error)));
         }
-        poll_signals(signals, context).map(Ended::Signal)
+        if let Poll::Ready(kind) = poll_signals(&mut signals.end, context) {
+            return Poll::Ready(Next::End(Ended::Signal(kind)));
+        }
+        match signals.reload.as_mut().map(|signal| signal.poll_recv(context)) {
+            Some(Poll::Ready(_)) => Poll::Ready(Next::Reload),
+            Some(Poll::Pending) | None => Poll::Pending,
+        }
     })
     .await
 }
@@ -343,33 +347,4 @@ fn poll_signals(
 
 fn name(kind: SignalKind) -> &'static str {
     if kind == SignalKind::interrupt() { "SIGINT" } else { "SIGTERM" }
-}
-
-/// The embedded default: `GET /` answers `Hello, World!`.
-#[derive(Clone, Copy)]
-struct Hello;
-
-impl Service<Request<Incoming>> for Hello {
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (status, text) = match (request.uri().path(), request.method()) {
-            ("/", &Method::GET | &Method::HEAD) => (StatusCode::OK, "Hello, World!"),
-            ("/", _) => (StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.\n"),
-            _ => (StatusCode::NOT_FOUND, "Nothing here. Try /\n"),
-        };
-        let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
-        *response.status_mut() = status;
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            response
-                .headers_mut()
-                .insert(hyper::header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        }
-        ready(Ok(response))
-    }
 }

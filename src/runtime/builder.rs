@@ -11,6 +11,7 @@ use crate::blocking::Pool;
 use crate::error::{Error, ErrorKind};
 use crate::id::{CpuId, ShardId};
 use crate::limits::Limits;
+use crate::mode::{Mode, Pin};
 use crate::shard::counters::PublishedLine;
 use crate::shard::fleet::{Fleet, Member};
 use crate::shard::shared::Shared;
@@ -20,40 +21,12 @@ use crate::sync::Arc;
 use crate::sys::cpus;
 use crate::time::clock;
 use crate::topology::{Cores, Placement};
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-
-/// Whether shards must be pinned to their CPUs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Pin {
-    /// Refuse to start if a shard cannot be pinned.
-    Required,
-    /// Try; where it is refused, run unpinned and say so in [`ShardInfo::pinned`].
-    #[default]
-    BestEffort,
-    /// Leave threads where the scheduler puts them.
-    Off,
-}
-
-/// How the tasks of a runtime are scheduled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Mode {
-    /// Each shard runs its own tasks, and no other's. Nothing is shared, and nothing is stolen.
-    #[default]
-    ThreadPerCore,
-    /// Each shard is a worker of one pool: what is spawned with [`spawn`](crate::spawn) is run by whichever worker has time
-    /// for it, and sockets and timers are shared. What is spawned with [`spawn_local`](crate::spawn_local), and with
-    /// [`Handle::spawn_on`], stays where it is.
-    ///
-    /// The thread of a [`Handle::block_on`] is no worker. Its future runs there, and so does what that spawns, with
-    /// [`spawn`](crate::spawn) too; nothing of it is stolen. To have something run by the pool, spawn it from one of the
-    /// workers, which are reached by [`Handle::spawn_on`] and [`Handle::submit_to`].
-    WorkStealing,
-}
 
 /// Settings of a runtime that is to be started.
 ///
@@ -71,9 +44,11 @@ pub struct Builder {
     mode: Mode,
     pin: Option<Pin>,
     limits: Limits,
+    limits_on: HashMap<CpuId, Limits>,
     thread_name: String,
     observer: Option<watch::Observer>,
     stall_threshold: Duration,
+    stall_threshold_on: HashMap<CpuId, Duration>,
 }
 
 /// A shard that has not finished a turn for this long is worth a word: a turn is meant to last a millisecond.
@@ -86,9 +61,11 @@ impl Default for Builder {
             mode: Mode::default(),
             pin: None,
             limits: Limits::default(),
+            limits_on: HashMap::new(),
             thread_name: "corelane".into(),
             observer: None,
             stall_threshold: STALL_THRESHOLD,
+            stall_threshold_on: HashMap::new(),
         }
     }
 }
@@ -119,6 +96,13 @@ impl Builder {
         self
     }
 
+    /// Bounds for the shard of one CPU, if it gets one. `blocking_threads` of it means nothing: the pool is one for all, and
+    /// so, in work-stealing mode, are the `events`.
+    pub fn limits_on(mut self, cpu: CpuId, limits: Limits) -> Self {
+        self.limits_on.insert(cpu, limits);
+        self
+    }
+
     /// What threads are called: the shard's number is added. Linux shows the first 15 bytes. It must not contain a zero
     /// byte.
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
@@ -143,6 +127,12 @@ impl Builder {
         self
     }
 
+    /// The same for the shard of one CPU, if it gets one.
+    pub fn stall_threshold_on(mut self, cpu: CpuId, threshold: Duration) -> Self {
+        self.stall_threshold_on.insert(cpu, threshold);
+        self
+    }
+
     /// Starts every shard, or none.
     ///
     /// # Errors
@@ -163,12 +153,13 @@ impl Builder {
                 Some(Arc::new(shared))
             }
         };
-        let seed = |index: usize| {
+        let seed = |(index, cpu): (usize, &CpuId)| {
+            let limits = self.limits_on.get(cpu).unwrap_or(limits);
             Seed::sharing(limits, shared.clone()).map_err(|error| {
                 refused(format!("shard {index} got no epoll instance or eventfd"), error)
             })
         };
-        let seeds = (0..cpus.len()).map(seed).collect::<Result<Vec<Seed>, Error>>()?;
+        let seeds = cpus.iter().enumerate().map(seed).collect::<Result<Vec<Seed>, Error>>()?;
         let member = |seed: &Seed| Member {
             inbox: seed.inbox.clone(),
             published: Arc::new(PublishedLine::default()),
@@ -192,10 +183,11 @@ impl Builder {
         // Asking for every CPU means siblings too; asking for some that turn out to be siblings may be a mistake.
         let unexpected = matches!(self.cores, Cores::Count(_) | Cores::List(_));
         let warnings = warnings.iter().filter(|_| unexpected).map(ToString::to_string).collect();
-        let (mut runtime, watched) = starting.finish(warnings)?;
+        let threshold = |cpu| *self.stall_threshold_on.get(&cpu).unwrap_or(&self.stall_threshold);
+        let (mut runtime, watched) = starting.finish(warnings, threshold)?;
         if let Some(observer) = self.observer {
             let fleet = runtime.handle.fleet().clone();
-            let watch = Watch::start(fleet, watched, self.stall_threshold, observer);
+            let watch = Watch::start(fleet, watched, observer);
             runtime.watch = Some(
                 watch.map_err(|error| refused("there is no thread to watch the shards", error))?,
             );
@@ -204,22 +196,13 @@ impl Builder {
     }
 
     fn chosen_pin(&self) -> Pin {
-        self.pin.unwrap_or(match self.mode {
-            Mode::ThreadPerCore => Pin::default(),
-            Mode::WorkStealing => Pin::Off,
-        })
+        self.pin.unwrap_or(self.mode.default_pin())
     }
 
     fn place(&self) -> Result<Placement, Error> {
-        let allowed = cpus::allowed()
+        let usable = cpus::usable()
             .map_err(|error| refused("the CPUs this process may use cannot be read", error))?;
-        let topology = cpus::topology();
-        // A cgroup's quota can allow less time than the mask has CPUs.
-        let cores = match &self.cores {
-            Cores::All => Cores::Count(cpus::usable_count(allowed.len())),
-            chosen => chosen.clone(),
-        };
-        Placement::plan(&topology, &allowed, &cores)
+        Placement::on(&usable, &self.cores)
             .map_err(|error| Error::new(ErrorKind::Placement, error.to_string()))
     }
 
@@ -229,7 +212,11 @@ impl Builder {
             let name = &self.thread_name;
             return wrong(format!("thread_name is {name:?}, and must not contain a zero byte"));
         }
-        self.limits.check().or_else(wrong)
+        self.limits.check().or_else(wrong)?;
+        let of_cpu = |(cpu, limits): (&CpuId, &Limits)| {
+            limits.check().map_err(|text| format!("{cpu}: {text}"))
+        };
+        self.limits_on.iter().try_for_each(of_cpu).or_else(wrong)
     }
 }
 
@@ -277,7 +264,11 @@ impl Starting {
     }
 
     /// Waits for every report, then lets all go. Returns what there is to watch, too.
-    fn finish(mut self, warnings: Vec<String>) -> Result<(Runtime, Vec<Watched>), Error> {
+    fn finish(
+        mut self,
+        warnings: Vec<String>,
+        threshold: impl Fn(CpuId) -> Duration,
+    ) -> Result<(Runtime, Vec<Watched>), Error> {
         let mut watched = Vec::new();
         for starting in &mut self.threads {
             let ready = starting.report.recv().unwrap_or_else(|_| {
@@ -288,7 +279,8 @@ impl Starting {
                 ))
             })?;
             starting.info.pinned = ready.pinned;
-            watched.push(Watched { info: starting.info, thread: ready.number });
+            let threshold = threshold(starting.info.cpu);
+            watched.push(Watched { info: starting.info, thread: ready.number, threshold });
         }
         let mut shards = Vec::new();
         let mut threads = Vec::new();

@@ -1,9 +1,9 @@
 //! What any thread may do with a runtime.
 
 use super::block_on::{refuse_nested, run};
-use super::builder::Mode;
 use crate::id::ShardId;
 use crate::mesh::message::Notice;
+use crate::mode::Mode;
 use crate::shard::context::{outside, with_current};
 use crate::shard::counters::ShardStats;
 use crate::shard::fleet::Fleet;

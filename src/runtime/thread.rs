@@ -1,8 +1,9 @@
 //! The life of a shard's thread, from its report to its end.
 
-use super::builder::{Pin, refused};
+use super::builder::refused;
 use crate::error::Error;
 use crate::id::{CpuId, ShardId};
+use crate::mode::Pin;
 use crate::shard::fleet::Fleet;
 use crate::shard::{Seed, Shard};
 use crate::stealing::pool::Pool;

@@ -64,11 +64,14 @@ pub(super) struct Watched {
     pub(super) info: ShardInfo,
     /// Its thread, where that is known.
     pub(super) thread: Option<ThreadNumber>,
+    /// How long it may go without finishing a turn.
+    pub(super) threshold: Duration,
 }
 
 /// What is known of one shard.
 struct Seen {
     info: ShardInfo,
+    threshold: Duration,
     thread: Option<ThreadNumber>,
     /// The CPU time its thread had had when no progress was seen first.
     cpu_time: Option<Duration>,
@@ -80,16 +83,16 @@ struct Seen {
 }
 
 impl Watch {
-    /// Starts watching. `threshold` is how long a shard may go without finishing a turn.
+    /// Starts watching.
     pub(super) fn start(
         fleet: Arc<Fleet>,
         shards: Vec<Watched>,
-        threshold: Duration,
         observer: Observer,
     ) -> std::io::Result<Watch> {
         let stop = Arc::new(Stop::default());
         let stopping = stop.clone();
         let mut seen: Vec<Seen> = shards.into_iter().map(Seen::new).collect();
+        let threshold = seen.iter().map(|seen| seen.threshold).min().unwrap_or(CPU_INTERVAL);
         let mask = AffinityMask::current();
         let body = move || {
             if let Ok(mask) = mask {
@@ -98,7 +101,7 @@ impl Watch {
             let mut cpus_at = clock::now();
             while !stopping.wait(until_look(threshold, cpus_at, clock::now())) {
                 let now = clock::now();
-                seen.iter_mut().for_each(|seen| seen.look(&fleet, threshold, now, &observer));
+                seen.iter_mut().for_each(|seen| seen.look(&fleet, now, &observer));
                 if now >= cpus_at {
                     cpus_at = now + CPU_INTERVAL;
                     look_at_cpus(&mut seen, &observer);
@@ -111,19 +114,19 @@ impl Watch {
 }
 
 impl Seen {
-    fn new(Watched { info, thread }: Watched) -> Seen {
+    fn new(Watched { info, thread, threshold }: Watched) -> Seen {
         let (turns, since, cpu_time) = (0, None, None);
-        Seen { info, thread, cpu_time, turns, since, reported: false, offline: false }
+        Seen { info, threshold, thread, cpu_time, turns, since, reported: false, offline: false }
     }
 
-    fn look(&mut self, fleet: &Fleet, threshold: Duration, now: Instant, observer: &Observer) {
+    fn look(&mut self, fleet: &Fleet, now: Instant, observer: &Observer) {
         let Some((turns, sleeps)) = fleet.progress(self.info.shard) else { return };
         let Some(held) = self.held(turns, sleeps, now) else { return };
         if self.reported {
             return;
         }
-        let starved = self.is_starved(threshold);
-        if held >= threshold && !starved {
+        let starved = self.is_starved();
+        if held >= self.threshold && !starved {
             self.reported = true;
             observer(Trouble::Stalled { shard: self.info.shard, held });
         }
@@ -142,11 +145,11 @@ impl Seen {
 
     /// Whether the thread would run, but has hardly been given a CPU since it made progress. Asked at each look, so
     /// that the first one of them tells what it had had by then.
-    fn is_starved(&mut self, threshold: Duration) -> bool {
+    fn is_starved(&mut self) -> bool {
         let Some(look) = self.thread.as_ref().and_then(ThreadNumber::look) else { return false };
         let had = *self.cpu_time.get_or_insert(look.cpu_time);
         // Looks are at most half a threshold apart, and the system counts in ticks of a few milliseconds.
-        look.wants_cpu && look.cpu_time.saturating_sub(had) < threshold / 4
+        look.wants_cpu && look.cpu_time.saturating_sub(had) < self.threshold / 4
     }
 }
 
@@ -195,7 +198,8 @@ mod tests {
     #[test]
     fn what_a_shard_slept_is_not_held_against_its_next_task() {
         let info = ShardInfo { shard: ShardId::new(0), cpu: CpuId(0), pinned: false };
-        let mut seen = Seen::new(Watched { info, thread: None });
+        let mut seen =
+            Seen::new(Watched { info, thread: None, threshold: Duration::from_millis(25) });
         let (start, ms) = (Instant::now(), Duration::from_millis);
         assert_eq!(seen.held(5, true, start), None);
         // It has been woken since, who knows when.

@@ -16,22 +16,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// What the connections of a server are held to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
-    pub(super) header_timeout: Option<Duration>,
     pub(super) vectored_writes: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings { header_timeout: Some(Duration::from_secs(30)), vectored_writes: false }
-    }
 }
 
 /// The task of a new connection.
 pub(super) fn connection<S, B>(
     stream: TcpStream,
     service: S,
+    header_timeout: Option<Duration>,
     settings: &Settings,
     drain: &Arc<Drain>,
 ) -> Connection<http1::UpgradeableConnection<Io<TcpStream>, S>>
@@ -42,7 +36,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut http = http1::Builder::new();
-    http.timer(Timer).header_read_timeout(settings.header_timeout).writev(settings.vectored_writes);
+    http.timer(Timer).header_read_timeout(header_timeout).writev(settings.vectored_writes);
     let http = http.serve_connection(Io::new(stream), service).with_upgrades();
     Connection { http, open: Open::new(drain.clone()), told: false }
 }

@@ -3,8 +3,14 @@
 use crate::balance::Policy;
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
-use crate::sys::socket::{DEFAULT_BACKLOG, ListenOptions, listen, port_is_taken};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use crate::sync::{AtomicU64, Ordering};
+use crate::sys::socket::{ListenOptions, listen, overlap, port_is_taken};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// See [`Listen::header_timeout`].
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An address to listen on, and how.
 ///
@@ -19,7 +25,9 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 #[must_use = "it listens nowhere before it is given to a server"]
 pub struct Listen {
     pub(super) address: SocketAddr,
-    pub(super) backlog: u32,
+    pub(super) options: ListenOptions,
+    pub(super) share: bool,
+    pub(super) header_timeout: Option<Duration>,
     pub(super) balance: Policy,
     pub(super) shards: Option<Vec<ShardId>>,
 }
@@ -27,12 +35,65 @@ pub struct Listen {
 impl Listen {
     /// This address, on every shard. Port 0 lets the system choose one, the same for every shard.
     pub fn new(address: SocketAddr) -> Self {
-        Listen { address, backlog: DEFAULT_BACKLOG, balance: Policy::default(), shards: None }
+        let options = ListenOptions { reuse_port: true, nodelay: true, ..ListenOptions::default() };
+        Listen {
+            address,
+            options,
+            share: false,
+            header_timeout: Some(HEADER_TIMEOUT),
+            balance: Policy::default(),
+            shards: None,
+        }
     }
 
     /// Connections that may wait to be accepted, per shard; cut to the system's `somaxconn`. Default 1024.
     pub fn backlog(mut self, backlog: u32) -> Self {
-        self.backlog = backlog;
+        self.options.backlog = backlog;
+        self
+    }
+
+    /// Whether other processes of the same user may listen on the same port too, and get a part of the connections.
+    /// Default false: a port that is taken is refused.
+    pub fn share(mut self, share: bool) -> Self {
+        self.share = share;
+        self
+    }
+
+    /// Whether an IPv6 address leaves IPv4 connections alone (`IPV6_V6ONLY`). Default: as the system is set.
+    pub fn only_v6(mut self, only_v6: bool) -> Self {
+        self.options.only_v6 = Some(only_v6);
+        self
+    }
+
+    /// Whether small responses are sent at once, without waiting for the peer's acknowledgement (`TCP_NODELAY`). Default
+    /// true.
+    pub fn nodelay(mut self, nodelay: bool) -> Self {
+        self.options.nodelay = nodelay;
+        self
+    }
+
+    /// Whether the system looks for peers that have vanished (`SO_KEEPALIVE`). Default false.
+    pub fn keepalive(mut self, keepalive: bool) -> Self {
+        self.options.keepalive = keepalive;
+        self
+    }
+
+    /// Bytes that the system may hold for one connection until they are read (`SO_RCVBUF`). Default: the system adapts it.
+    pub fn receive_buffer(mut self, bytes: u32) -> Self {
+        self.options.receive_buffer = Some(bytes);
+        self
+    }
+
+    /// Bytes that the system may hold for one connection until the peer takes them (`SO_SNDBUF`). Default: the system
+    /// adapts it.
+    pub fn send_buffer(mut self, bytes: u32) -> Self {
+        self.options.send_buffer = Some(bytes);
+        self
+    }
+
+    /// How long a client may take for the head of a request. Default 30 seconds; `None` for ever.
+    pub fn header_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.header_timeout = timeout;
         self
     }
 
@@ -69,9 +130,37 @@ impl Listen {
     }
 }
 
+/// A timeout that can be changed while connections come. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct LiveTimeout(Arc<AtomicU64>);
+
+impl LiveTimeout {
+    /// Nanoseconds that mean "for ever".
+    const NONE: u64 = u64::MAX;
+
+    fn new(timeout: Option<Duration>) -> LiveTimeout {
+        let live = LiveTimeout(Arc::new(AtomicU64::new(0)));
+        live.set(timeout);
+        live
+    }
+
+    pub(super) fn set(&self, timeout: Option<Duration>) {
+        let nanos =
+            timeout.map_or(Self::NONE, |time| u64::try_from(time.as_nanos()).unwrap_or(Self::NONE));
+        self.0.store(nanos, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> Option<Duration> {
+        let nanos = self.0.load(Ordering::Relaxed);
+        (nanos != Self::NONE).then(|| Duration::from_nanos(nanos))
+    }
+}
+
 /// Sockets that listen, grouped by the shard that will own them.
 pub(super) struct Bound {
     pub(super) addresses: Vec<SocketAddr>,
+    /// For each address.
+    pub(super) header_timeouts: Vec<LiveTimeout>,
     pub(super) by_shard: Vec<Vec<Listening>>,
 }
 
@@ -79,58 +168,51 @@ pub(super) struct Bound {
 pub(super) struct Listening {
     pub(super) socket: TcpListener,
     pub(super) backlog: u32,
+    pub(super) header_timeout: LiveTimeout,
+    /// Which of the addresses, in the order in which they were given.
+    pub(super) number: usize,
 }
 
 /// Binds each address once for each of its shards. On error every socket made so far is closed.
 pub(super) fn bind_all(wanted: &[Listen], shards: usize) -> Result<Bound, Error> {
-    let mut bound =
-        Bound { addresses: Vec::new(), by_shard: (0..shards).map(|_| Vec::new()).collect() };
-    for wanted in wanted {
+    let mut bound = Bound {
+        addresses: Vec::new(),
+        header_timeouts: Vec::new(),
+        by_shard: (0..shards).map(|_| Vec::new()).collect(),
+    };
+    for (number, wanted) in wanted.iter().enumerate() {
         let shards = wanted.on(shards)?;
-        let (mut address, backlog) = (wanted.address, wanted.backlog);
+        let (mut address, only_v6) = (wanted.address, wanted.options.only_v6);
         // With SO_REUSEPORT a second instance of a program would silently share the port with the first.
-        match port_is_taken(address) {
+        match port_is_taken(address, wanted.share, only_v6) {
             Ok(false) => {}
             Ok(true) => return Err(taken(address, &bound.addresses)),
             Err(error) => return Err(cannot_bind(address, error, &bound.addresses)),
         }
+        let header_timeout = LiveTimeout::new(wanted.header_timeout);
         for shard in shards {
-            // Small responses must not wait for the peer's acknowledgement.
-            let options = ListenOptions {
-                backlog,
-                reuse_port: true,
-                nodelay: true,
-                ..ListenOptions::default()
-            };
             let failed = |error| cannot_bind(address, error, &bound.addresses);
-            let socket = listen(address, &options).map_err(failed)?;
+            let socket = listen(address, &wanted.options).map_err(failed)?;
             // The first socket of port 0 gets a port, which the others share.
             address = socket.local_addr().map_err(failed)?;
-            bound.by_shard[shard].push(Listening { socket, backlog });
+            let (backlog, header_timeout) = (wanted.options.backlog, header_timeout.clone());
+            bound.by_shard[shard].push(Listening { socket, backlog, header_timeout, number });
         }
         bound.addresses.push(address);
+        bound.header_timeouts.push(header_timeout);
     }
     Ok(bound)
 }
 
 /// `ours` are the addresses that are listened on by now.
 fn taken(address: SocketAddr, ours: &[SocketAddr]) -> Error {
-    let why = match ours.iter().find(|&&other| overlap(address, other)) {
+    let why = match ours.iter().find(|&&other| overlap((address, None), (other, None))) {
         Some(&other) if other == address => "it was given twice".to_owned(),
         Some(other) => format!("{other}, which was given too, includes it or is included"),
         None => "another program, or another instance of this one, listens there; stop it or choose another port"
             .to_owned(),
     };
     Error::new(ErrorKind::Bind, format!("cannot listen on {address}: {why}"))
-}
-
-/// Whether there are connections that both would be for.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    // Unless a socket is told otherwise, that of any IPv6 address takes those of IPv4 too.
-    let includes = |all: IpAddr, ip: IpAddr| {
-        all == ip || (all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4()))
-    };
-    one.port() == other.port() && (includes(one.ip(), other.ip()) || includes(other.ip(), one.ip()))
 }
 
 fn cannot_bind(address: SocketAddr, error: std::io::Error, ours: &[SocketAddr]) -> Error {

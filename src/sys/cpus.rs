@@ -36,6 +36,23 @@ pub(crate) struct Topology {
     pub(crate) cpus: Vec<CpuInfo>,
 }
 
+/// What a process may use of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usable {
+    pub(crate) topology: Topology,
+    /// The CPUs it may run on, in ascending order.
+    pub(crate) allowed: Vec<CpuId>,
+    /// How many of them its CPU quota lets it keep busy; at least 1.
+    pub(crate) count: usize,
+}
+
+/// What this process may use of this machine.
+pub(crate) fn usable() -> io::Result<Usable> {
+    let allowed = allowed()?;
+    let count = usable_count(allowed.len());
+    Ok(Usable { topology: topology(), allowed, count })
+}
+
 /// The CPUs that the calling thread may run on, in ascending order.
 pub(crate) fn allowed() -> io::Result<Vec<CpuId>> {
     let ids =

@@ -55,6 +55,15 @@ pub(crate) fn cpu_time(process: u32) -> Option<Duration> {
     told.then(|| Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32))
 }
 
+/// Sends SIGHUP to a process.
+///
+/// # Errors
+/// What the system says: it is gone, or another user's.
+pub(crate) fn hang_up(process: u32) -> io::Result<()> {
+    let pid = pid(process).ok_or_else(|| io::Error::other("it is no process number"))?;
+    Ok(kill_process(pid, Signal::HUP)?)
+}
+
 /// Whether a child has ended. It is not waited for, so its number and its group stay its own.
 pub(crate) fn has_ended(child: u32) -> bool {
     let Some(pid) = pid(child) else { return false };

@@ -44,8 +44,14 @@ pub(crate) struct ListenOptions {
     pub(crate) reuse_port: bool,
     /// `IPV6_V6ONLY` for an IPv6 address; `None` keeps the system's setting.
     pub(crate) only_v6: Option<bool>,
-    /// `TCP_NODELAY` of every connection: on Linux it inherits that of the socket that listens.
+    /// `TCP_NODELAY` of every connection: on Linux it inherits that of the socket that listens, and so it does the next
+    /// three.
     pub(crate) nodelay: bool,
+    /// `SO_KEEPALIVE`.
+    pub(crate) keepalive: bool,
+    /// `SO_RCVBUF` and `SO_SNDBUF` in bytes; `None` lets the system adapt them.
+    pub(crate) receive_buffer: Option<u32>,
+    pub(crate) send_buffer: Option<u32>,
 }
 
 impl Default for ListenOptions {
@@ -56,6 +62,9 @@ impl Default for ListenOptions {
             reuse_port: false,
             only_v6: None,
             nodelay: false,
+            keepalive: false,
+            receive_buffer: None,
+            send_buffer: None,
         }
     }
 }
@@ -115,6 +124,16 @@ pub(crate) fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<ne
     if options.nodelay {
         SockRef::from(&socket).set_tcp_nodelay(true)?;
     }
+    if options.keepalive {
+        set_keepalive(&socket, true)?;
+    }
+    // Before it listens: the window that a connection can have is settled in its handshake.
+    if let Some(bytes) = options.receive_buffer {
+        SockRef::from(&socket).set_recv_buffer_size(bytes as usize)?;
+    }
+    if let Some(bytes) = options.send_buffer {
+        SockRef::from(&socket).set_send_buffer_size(bytes as usize)?;
+    }
     bind(&socket, addr)?;
     start_listening(&socket, options.backlog)?;
     Ok(net::TcpListener::from(socket))
@@ -122,21 +141,47 @@ pub(crate) fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<ne
 
 /// Whether another socket listens on this address, also one that would let us share the port.
 ///
-/// `SO_REUSEPORT` lets a second instance of a program bind the port of the first and take half of its connections
+/// With `share` only one that will not share it counts. `SO_REUSEPORT` lets a second instance of a program bind the port of the first and take half of its connections
 /// without a word. A bind without that option finds the first instance. Port 0 is never taken. What holds at the
 /// moment of the call may have changed a moment later: this finds a mistake, it does not reserve the port.
 #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the server probes its port"))]
-pub(crate) fn port_is_taken(addr: SocketAddr) -> io::Result<bool> {
+pub(crate) fn port_is_taken(
+    addr: SocketAddr,
+    share: bool,
+    only_v6: Option<bool>,
+) -> io::Result<bool> {
     if addr.port() == 0 {
         return Ok(false);
     }
     let probe = open(Kind::tcp(addr))?;
     set_reuseaddr(&probe, true)?;
+    if share {
+        set_reuseport(&probe, true)?;
+    }
+    if let (SocketAddr::V6(_), Some(only_v6)) = (addr, only_v6) {
+        SockRef::from(&probe).set_only_v6(only_v6)?;
+    }
     match bind(&probe, addr) {
         Ok(()) => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(true),
         Err(error) => Err(error),
     }
+}
+
+/// Whether there are connections that both of two sockets would be for. With each address stands whether the socket was
+/// told to be for IPv6 only; none: as the system is set, which is taken to be "no".
+#[cfg_attr(
+    not(feature = "server"),
+    allow(dead_code, reason = "the server says why a port is taken")
+)]
+pub(crate) fn overlap(one: (SocketAddr, Option<bool>), other: (SocketAddr, Option<bool>)) -> bool {
+    let includes = |(all, only_v6): (SocketAddr, Option<bool>),
+                    (one, _): (SocketAddr, Option<bool>)| {
+        let both_families = all.is_ipv6() && only_v6 != Some(true);
+        let family = all.is_ipv6() == one.is_ipv6() || both_families;
+        all.ip() == one.ip() || (all.ip().is_unspecified() && family)
+    };
+    one.0.port() == other.0.port() && (includes(one, other) || includes(other, one))
 }
 
 /// Binds to an internet address.
@@ -489,12 +534,12 @@ mod tests {
         let sharing = ListenOptions { reuse_port: true, ..ListenOptions::default() };
         let first = listen(ANY_PORT, &sharing).expect("a listener");
         let addr = first.local_addr().expect("an address");
-        assert!(port_is_taken(addr).expect("a probe"));
+        assert!(port_is_taken(addr, false, None).expect("a probe"));
         // The probe is needed because this works.
         let second = listen(addr, &sharing).expect("the port is shared");
         drop((first, second));
-        assert!(!port_is_taken(addr).expect("a probe"), "nobody listens any more");
-        assert!(!port_is_taken(ANY_PORT).expect("a probe"), "port 0 is never taken");
+        assert!(!port_is_taken(addr, false, None).expect("a probe"), "nobody listens any more");
+        assert!(!port_is_taken(ANY_PORT, false, None).expect("a probe"), "port 0 is never taken");
     }
 
     #[test]
@@ -507,7 +552,7 @@ mod tests {
         drop((accepted, listener));
         assert_eq!(io::Read::read(&mut client, &mut [0]).expect("the end"), 0);
         drop(client);
-        assert!(!port_is_taken(addr).expect("a probe"));
+        assert!(!port_is_taken(addr, false, None).expect("a probe"));
         listen(addr, &ListenOptions::default()).expect("the port is free");
     }
 

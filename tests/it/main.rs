@@ -8,6 +8,8 @@ mod process;
 
 #[cfg(feature = "compare")]
 mod compare;
+#[cfg(feature = "cli")]
+mod config;
 mod net;
 #[cfg(feature = "cli")]
 mod serve;

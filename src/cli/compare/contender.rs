@@ -15,9 +15,10 @@ mod work;
 
 pub(super) use work::BYTES_MAX;
 
-use crate::cli::{CANNOT_START, address};
+use crate::cli::CANNOT_START;
+use crate::config::address;
 use crate::id::CpuId;
-use crate::runtime::Mode;
+use crate::mode::Mode;
 use crate::runtime::block_on::block_on;
 use crate::signal::{Signal, SignalKind, signal};
 use crate::sys::cpus;

@@ -1,4 +1,4 @@
-//! The addresses of `--listen`: what is accepted, and what is said of what is not.
+//! Addresses to listen on: what is accepted, and what is said of what is not.
 //!
 //! Plain parsing, but for the number of an interface, which the system is asked for.
 
@@ -11,7 +11,7 @@ const ACCEPTED: &str =
 ///
 /// # Errors
 /// What is accepted instead.
-pub(super) fn parse(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn parse(text: &str) -> Result<SocketAddr, String> {
     let address = match text.parse() {
         Ok(address) => address,
         Err(_) => SocketAddr::V6(with_interface(text)?),

@@ -1,0 +1,67 @@
+//! Where the settings of a server come from: the defaults, a file, the environment, flags. Each replaces those before.
+
+use super::serve;
+use crate::config::keys;
+use crate::config::value::{Origin, Table, Value};
+use crate::config::{Config, ConfigError, Draft, Problem, read_file};
+use std::path::Path;
+use std::time::Duration;
+
+/// What was given, and what is wrong with it so far.
+pub(super) struct Given {
+    pub(super) draft: Draft,
+    problems: Vec<Problem>,
+}
+
+impl Given {
+    /// Takes a file, if there is one, and the environment.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn take(file: Option<&Path>) -> Result<Given, ConfigError> {
+        let (mut draft, mut problems) = match file {
+            Some(path) => Draft::from_source(read_file(path)?),
+            None => (Draft::default(), Vec::new()),
+        };
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+        });
+        problems.extend(draft.take_environment(variables));
+        Ok(Given { draft, problems })
+    }
+
+    /// Takes flags, too.
+    pub(super) fn with_flags(mut self, flags: &serve::Options) -> Given {
+        let runtime = &mut self.draft.runtime;
+        let mut set = |key, value: Option<Value>, flag| {
+            if let Some(value) = value {
+                runtime.set(key, value, Origin::Flag(flag));
+            }
+        };
+        set(&keys::CORES, flags.cores.clone().map(Value::Cores), "--cores");
+        set(&keys::MODE, flags.mode.clone().map(Value::Text), "--mode");
+        set(&keys::PIN, flags.pin.clone().map(Value::Text), "--pin");
+        let drain =
+            flags.drain_seconds.map(|seconds| Value::Time(Duration::from_secs(seconds.into())));
+        set(&keys::DRAIN, drain, "--drain-seconds");
+        if !flags.listen.is_empty() {
+            let listener = |(index, address)| {
+                let mut table = Table::default();
+                let flag = || Origin::Flag("--listen");
+                table.set(&keys::NAME, Value::Text(format!("listen-{}", index + 1)), flag());
+                table.set(&keys::ADDRESS, Value::Address(address), flag());
+                table
+            };
+            self.draft.listeners = flags.listen.iter().copied().enumerate().map(listener).collect();
+        }
+        self
+    }
+
+    /// The configuration that all of it comes to.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub(super) fn check(&self) -> Result<Config, ConfigError> {
+        Config::from_draft(&self.draft, self.problems.clone())
+    }
+}

@@ -1,0 +1,255 @@
+//! A configuration that a program makes: the same sections, keys and checks as a file's.
+
+use super::draft::Draft;
+use super::keys::{self, Key, Section};
+use super::problem::Place;
+use super::value::{Name, Origin, Table, Value};
+use super::{Config, ConfigError, Problem};
+use crate::balance::Policy;
+use crate::id::CpuId;
+use crate::mode::{Mode, Pin};
+use crate::topology::Cores;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// One setter for each key, with the documentation of the key.
+macro_rules! setters {
+    ($($name:ident($argument:ident: $Type:ty) => $key:ident, $value:expr;)*) => {$(
+        #[doc = concat!("As `", stringify!($name), "` in a file; `corelane check --print-effective` shows its default.")]
+        pub fn $name(mut self, $argument: $Type) -> Self {
+            self.table().set(&keys::$key, $value, Origin::Code);
+            self
+        }
+    )*};
+}
+
+fn number(number: usize) -> Value {
+    Value::Count(number as u64)
+}
+
+/// Makes a [`Config`]. See [`Config::builder`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing before build()"]
+pub struct ConfigBuilder {
+    draft: Draft,
+}
+
+impl ConfigBuilder {
+    fn table(&mut self) -> &mut Table {
+        &mut self.draft.runtime
+    }
+
+    setters! {
+        mode(mode: Mode) => MODE, Value::Text(match mode {
+            Mode::ThreadPerCore => "thread-per-core",
+            Mode::WorkStealing => "work-stealing",
+        }.into());
+        cores(cores: Cores) => CORES, Value::Cores(cores);
+        pin(pin: Pin) => PIN, Value::Text(match pin {
+            Pin::Required => "required",
+            Pin::BestEffort => "best-effort",
+            Pin::Off => "off",
+        }.into());
+        blocking_threads(threads: usize) => BLOCKING_THREADS, number(threads);
+        pid_file(file: impl Into<String>) => PID_FILE, Value::Text(file.into());
+        drain(time: Duration) => DRAIN, Value::Time(time);
+    }
+
+    /// What every shard is held to, unless its [`core`](Self::core) says otherwise.
+    pub fn shard(mut self, shard: ShardConfig) -> Self {
+        self.draft.shard = shard.0;
+        self
+    }
+
+    /// Adds what is different on one CPU.
+    pub fn core(mut self, core: CoreConfig) -> Self {
+        self.draft.cores.push(core.0);
+        self
+    }
+
+    /// Adds an address to listen on. Without any it is 127.0.0.1:8080.
+    pub fn listener(mut self, listener: ListenerConfig) -> Self {
+        self.draft.listeners.push(listener.0);
+        self
+    }
+
+    /// Adds what some requests get. Without any, `GET /` answers `Hello, World!`.
+    pub fn route(mut self, route: RouteConfig) -> Self {
+        self.draft.routes.push(route.0);
+        self
+    }
+
+    /// Checks it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        let Draft { runtime, shard, cores, listeners, routes, .. } = &self.draft;
+        let mut problems = refused(&keys::RUNTIME, runtime);
+        problems.extend(refused(&keys::SHARD, shard));
+        problems.extend(cores.iter().flat_map(|table| refused(&keys::CORE, table)));
+        problems.extend(listeners.iter().flat_map(|table| refused(&keys::LISTENER, table)));
+        problems.extend(routes.iter().flat_map(|table| refused(&keys::ROUTE, table)));
+        Config::from_draft(&self.draft, problems)
+    }
+}
+
+/// What is not of its key's kind.
+fn refused(section: &Section, table: &Table) -> Vec<Problem> {
+    let problem = |key: &&Key| match (&table.get(key)?.value, &key.kind) {
+        (Value::Table(inner), super::kind::Kind::Table(section)) => {
+            refused(section, inner).into_iter().next()
+        }
+        (value, kind) => {
+            let message = kind.check(value).err()?;
+            Some(Problem::new(Place::Named(format!("{} {}", section.title(), key.name)), message))
+        }
+    };
+    section.keys.iter().filter_map(problem).collect()
+}
+
+/// What every shard is held to.
+#[derive(Clone, Debug, Default)]
+#[must_use = "it does nothing before it is given to a ConfigBuilder"]
+pub struct ShardConfig(Table);
+
+/// What is different on one CPU.
+#[derive(Clone, Debug)]
+#[must_use = "it does nothing before it is given to a ConfigBuilder"]
+pub struct CoreConfig(Table);
+
+/// The keys of `[shard]`, which a core has too.
+macro_rules! shard_setters {
+    () => {
+        setters! {
+            polls_per_turn(polls: u32) => POLLS_PER_TURN, Value::Count(polls.into());
+            turn_time(time: Duration) => TURN_TIME, Value::Time(time);
+            io_per_poll(operations: u32) => IO_PER_POLL, Value::Count(operations.into());
+            messages_per_turn(messages: usize) => MESSAGES_PER_TURN, number(messages);
+            inbox_capacity(messages: usize) => INBOX_CAPACITY, number(messages);
+            timers_per_turn(timers: usize) => TIMERS_PER_TURN, number(timers);
+            events(events: usize) => EVENTS, number(events);
+            busy_poll(time: Duration) => BUSY_POLL, Value::Time(time);
+            stall_threshold(time: Duration) => STALL_THRESHOLD, Value::Time(time);
+        }
+    };
+}
+
+impl ShardConfig {
+    /// The defaults.
+    pub fn new() -> Self {
+        ShardConfig::default()
+    }
+
+    fn table(&mut self) -> &mut Table {
+        &mut self.0
+    }
+
+    shard_setters!();
+}
+
+impl CoreConfig {
+    /// The shard of this CPU, no different yet.
+    pub fn new(cpu: CpuId) -> Self {
+        let mut table = Table::default();
+        table.set(&keys::CPU, Value::Cpu(cpu), Origin::Code);
+        CoreConfig(table)
+    }
+
+    fn table(&mut self) -> &mut Table {
+        &mut self.0
+    }
+
+    /// The listeners that this core serves, and that only cores which name them serve.
+    pub fn listeners(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let names = names
+            .into_iter()
+            .map(|name| Name { text: name.into(), place: Place::Named("listeners".into()) });
+        self.0.set(&keys::CORE_LISTENERS, Value::Names(names.collect()), Origin::Code);
+        self
+    }
+
+    shard_setters!();
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug)]
+#[must_use = "it does nothing before it is given to a ConfigBuilder"]
+pub struct ListenerConfig(Table);
+
+impl ListenerConfig {
+    /// This address, under a name that cores and routes use.
+    pub fn new(name: impl Into<String>, address: SocketAddr) -> Self {
+        let mut table = Table::default();
+        table.set(&keys::NAME, Value::Text(name.into()), Origin::Code);
+        table.set(&keys::ADDRESS, Value::Address(address), Origin::Code);
+        ListenerConfig(table)
+    }
+
+    fn table(&mut self) -> &mut Table {
+        &mut self.0
+    }
+
+    setters! {
+        backlog(connections: u32) => BACKLOG, Value::Count(connections.into());
+        balance(policy: Policy) => BALANCE, Value::Text(policy.name().into());
+        share(share: bool) => SHARE, Value::Flag(share);
+        only_v6(only: bool) => ONLY_V6, Value::Flag(only);
+        nodelay(nodelay: bool) => NODELAY, Value::Flag(nodelay);
+        keepalive(keepalive: bool) => KEEPALIVE, Value::Flag(keepalive);
+        receive_buffer(bytes: u32) => RECEIVE_BUFFER, Value::Count(bytes.into());
+        send_buffer(bytes: u32) => SEND_BUFFER, Value::Count(bytes.into());
+        header_timeout(time: Duration) => HEADER_TIMEOUT, Value::Time(time);
+    }
+}
+
+/// What some requests get.
+#[derive(Clone, Debug)]
+#[must_use = "it does nothing before it is given to a ConfigBuilder"]
+pub struct RouteConfig(Table);
+
+impl RouteConfig {
+    /// The requests of this path; with a `*` at its end, of every path that begins so. They get an empty response of
+    /// status 200.
+    pub fn new(path: impl Into<String>) -> Self {
+        let mut table = Table::default();
+        table.set(&keys::PATH, Value::Text(path.into()), Origin::Code);
+        table.set(&keys::RESPOND, Value::Table(Table::default()), Origin::Code);
+        RouteConfig(table)
+    }
+
+    fn table(&mut self) -> &mut Table {
+        &mut self.0
+    }
+
+    setters! {
+        listener(name: impl Into<String>) => ROUTE_LISTENER, Value::Text(name.into());
+        host(host: impl Into<String>) => HOST, Value::Text(host.into().to_ascii_lowercase());
+    }
+
+    fn respond(mut self, key: &Key, value: Value) -> Self {
+        let mut respond = self.0.table(&keys::RESPOND).unwrap_or_default();
+        respond.set(key, value, Origin::Code);
+        self.0.set(&keys::RESPOND, Value::Table(respond), Origin::Code);
+        self
+    }
+
+    /// The status code of the response.
+    pub fn status(self, status: u16) -> Self {
+        self.respond(&keys::STATUS, Value::Count(status.into()))
+    }
+
+    /// The body of the response.
+    pub fn body(self, body: impl Into<String>) -> Self {
+        self.respond(&keys::BODY, Value::Text(body.into()))
+    }
+
+    /// The header fields of the response.
+    pub fn headers(
+        self,
+        fields: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Self {
+        let fields = fields.into_iter().map(|(name, value)| (name.into(), value.into()));
+        self.respond(&keys::HEADERS, Value::Fields(fields.collect()))
+    }
+}

@@ -1,0 +1,81 @@
+//! Every value that holds, and where it comes from: what `--print-effective` shows.
+//!
+//! The text is a file that says the same. Comments say whether a value is a default, or from where it was given.
+
+use super::draft::Draft;
+use super::keys::{self, Key, Section};
+use super::kind::Kind;
+use super::problem::Source;
+use super::value::{Origin, Set, Table, Value};
+use std::fmt::Write;
+
+/// The text for a draft that nothing is wrong with.
+pub(crate) fn effective(draft: &Draft) -> String {
+    let mut page = Page { source: &draft.source, text: String::new() };
+    page.section(&keys::RUNTIME, &draft.runtime, None);
+    page.section(&keys::SHARD, &draft.shard, None);
+    for core in &draft.cores {
+        page.section(&keys::CORE, core, Some(&draft.shard));
+    }
+    if draft.listeners.is_empty() {
+        let mut table = Table::default();
+        let defaults = super::check(draft, None).config.listeners;
+        for listener in defaults {
+            table.set(&keys::NAME, Value::Text(listener.name), Origin::Code);
+            table.set(&keys::ADDRESS, Value::Address(listener.address), Origin::Code);
+        }
+        page.section(&keys::LISTENER, &table, None);
+    }
+    for listener in &draft.listeners {
+        page.section(&keys::LISTENER, listener, None);
+    }
+    for route in &draft.routes {
+        page.section(&keys::ROUTE, route, None);
+    }
+    page.text
+}
+
+struct Page<'a> {
+    source: &'a Source,
+    text: String,
+}
+
+impl Page<'_> {
+    /// A table. What it does not say and `else_from` does is that other's.
+    fn section(&mut self, section: &Section, table: &Table, else_from: Option<&Table>) {
+        let space = if self.text.is_empty() { "" } else { "\n" };
+        let _ = writeln!(self.text, "{space}{}", section.title());
+        let mut tables = Vec::new();
+        for key in section.keys {
+            match (&key.kind, table.get(key).or_else(|| else_from?.get(key))) {
+                (Kind::Table(section), Some(Set { value: Value::Table(inner), .. })) => {
+                    tables.push((section, inner))
+                }
+                (_, Some(Set { value, origin })) => self.line(key, value, &self.origin(origin)),
+                (_, None) => {
+                    if let Some(default) = key.default() {
+                        self.line(key, &default, "default");
+                    }
+                }
+            }
+        }
+        for (section, inner) in tables {
+            self.section(section, inner, None);
+        }
+    }
+
+    fn line(&mut self, key: &Key, value: &Value, origin: &str) {
+        let _ = writeln!(self.text, "{:<40} # {origin}", format!("{} = {value}", key.name));
+    }
+
+    fn origin(&self, origin: &Origin) -> String {
+        match origin {
+            Origin::File(span) => {
+                format!("{}:{}", self.source.name, self.source.position(span.start).0)
+            }
+            Origin::Environment(name) => name.clone(),
+            Origin::Flag(flag) => (*flag).to_owned(),
+            Origin::Code => "default".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! What can be written in a configuration: every section, every key, what its value may be, and what it is if nothing is
+//! written.
+//!
+//! These tables are the one place where a key is described. The file reader, the environment, the messages, `--print-effective`
+//! and the schema for editors all read them; the checker names the keys by their constants.
+
+use super::kind::Kind;
+use super::value::Value;
+use crate::balance::Policy;
+use crate::limits::{BUSY_POLL_MAX, Limits, RESERVED_MAX};
+use Absent::{Is, Tells, Wrong};
+use std::time::Duration;
+
+/// A table of the file.
+pub(crate) struct Section {
+    /// As it is written: `[name]` or `[[name]]`.
+    pub(crate) name: &'static str,
+    /// Whether there may be several.
+    pub(crate) repeated: bool,
+    /// One sentence.
+    pub(crate) doc: &'static str,
+    pub(crate) keys: &'static [&'static Key],
+}
+
+impl Section {
+    /// As a reader knows it.
+    pub(crate) fn title(&self) -> String {
+        if self.repeated { format!("[[{}]]", self.name) } else { format!("[{}]", self.name) }
+    }
+}
+
+/// A key of a section.
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) absent: Absent,
+    /// Whether a change of it can be taken over while the program runs.
+    pub(crate) live: bool,
+    /// One sentence or two.
+    pub(crate) doc: &'static str,
+}
+
+/// What it means that a key is not written.
+pub(crate) enum Absent {
+    /// It has this value.
+    Is(fn() -> Value),
+    /// Something is missing.
+    Wrong,
+    /// What its description says.
+    Tells,
+}
+
+impl Key {
+    /// Its value if it is not written.
+    pub(crate) fn default(&self) -> Option<Value> {
+        match self.absent {
+            Absent::Is(value) => Some(value()),
+            Absent::Wrong | Absent::Tells => None,
+        }
+    }
+}
+
+/// Declares the keys of a section, each as a constant, and the list of them.
+macro_rules! keys {
+    ($(#[$doc:meta])* $list:ident; $($name:ident = $text:literal, $kind:expr, $absent:expr, $live:expr, $about:literal;)*) => {
+        $(
+            #[doc = $about]
+            pub(crate) static $name: Key =
+                Key { name: $text, kind: $kind, absent: $absent, live: $live, doc: $about };
+        )*
+        $(#[$doc])*
+        static $list: &[&Key] = &[$(&$name),*];
+    };
+}
+
+/// Can be taken over while the program runs, or only at its start.
+const LIVE: bool = true;
+const FIXED: bool = false;
+
+const MANY: u64 = u32::MAX as u64;
+const RESERVED: u64 = RESERVED_MAX as u64;
+
+const fn count(least: u64, most: u64) -> Kind {
+    Kind::Count { least, most }
+}
+
+const fn time(least: Duration, most: Duration) -> Kind {
+    Kind::Time { least, most }
+}
+
+const ZERO: Duration = Duration::ZERO;
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The names of the modes, of the ways to pin, and of the policies.
+pub(crate) const MODES: &[&str] = &["thread-per-core", "work-stealing"];
+pub(crate) const PINS: &[&str] = &["required", "best-effort", "off"];
+const POLICIES: [&str; Policy::ALL.len()] = {
+    let mut names = [""; Policy::ALL.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = Policy::ALL[index].name();
+        index += 1;
+    }
+    names
+};
+
+fn number(number: usize) -> Value {
+    Value::Count(number as u64)
+}
+
+keys! {
+    RUNTIME_KEYS;
+    MODE = "mode", Kind::Choice(MODES), Is(|| Value::Text(MODES[0].into())), FIXED,
+        "How tasks are scheduled: each connection stays on its core, or any core serves any connection.";
+    CORES = "cores", Kind::Cores, Is(|| Value::Cores(crate::topology::Cores::All)), FIXED,
+        "Which CPUs get a shard: \"all\", \"physical\", a count, or a list such as [0, 1] or \"0-3,8\".";
+    PIN = "pin", Kind::Choice(PINS), Tells, FIXED,
+        "Whether shards must be pinned to their CPUs. Without it: best-effort, and off in work-stealing mode.";
+    BLOCKING_THREADS = "blocking_threads", count(1, MANY),
+        Is(|| number(Limits::default().blocking_threads)), FIXED,
+        "Threads that run blocking calls, at most, for all shards together.";
+    PID_FILE = "pid_file", Kind::Text, Tells, FIXED,
+        "A file that the process number is written to, for `corelane reload`. It is removed at the end.";
+    DRAIN = "drain", time(ZERO, HOUR), Is(|| Value::Time(10 * SECOND)), LIVE,
+        "How long open requests get to finish after a signal.";
+}
+
+keys! {
+    SHARD_KEYS;
+    POLLS_PER_TURN = "polls_per_turn", count(1, MANY),
+        Is(|| Value::Count(Limits::default().polls_per_turn.into())), FIXED,
+        "Tasks polled in one turn before timers, sockets and inbox get theirs.";
+    TURN_TIME = "turn_time", time(Duration::from_micros(1), HOUR), Is(|| Value::Time(Limits::default().turn_time)), FIXED,
+        "Time the polls of one turn may take.";
+    IO_PER_POLL = "io_per_poll", count(1, MANY),
+        Is(|| Value::Count(Limits::default().io_per_poll.into())), FIXED,
+        "Socket operations of one task before it lets others run.";
+    MESSAGES_PER_TURN = "messages_per_turn", count(1, MANY),
+        Is(|| number(Limits::default().messages_per_turn)), FIXED,
+        "Messages from other shards handled in one turn.";
+    INBOX_CAPACITY = "inbox_capacity", count(1, RESERVED), Is(|| number(Limits::default().inbox_capacity)), FIXED,
+        "Messages that may wait in a shard's inbox; a sender beyond that is told so.";
+    TIMERS_PER_TURN = "timers_per_turn", count(1, MANY),
+        Is(|| number(Limits::default().timers_per_turn)), FIXED,
+        "Timers fired in one turn.";
+    EVENTS = "events", count(1, RESERVED), Is(|| number(Limits::default().events)), FIXED,
+        "Readiness events taken from the kernel at once.";
+    BUSY_POLL = "busy_poll", time(ZERO, BUSY_POLL_MAX), Is(|| Value::Time(Limits::default().busy_poll)), FIXED,
+        "Longest look at the inbox before a shard sleeps, once other shards have talked to it; \"0s\" switches it off.";
+    STALL_THRESHOLD = "stall_threshold", time(MILLISECOND, HOUR), Is(|| Value::Time(Duration::from_millis(25))), FIXED,
+        "How long a task may hold its shard before that is logged.";
+}
+
+keys! {
+    CORE_OWN_KEYS;
+    CPU = "cpu", Kind::Cpu, Wrong, FIXED, "Which CPU this is about.";
+    CORE_LISTENERS = "listeners", Kind::Names, Tells, FIXED,
+        "The listeners that this core serves, and that only cores which name them serve. Without it: all that no core names.";
+}
+
+keys! {
+    LISTENER_KEYS;
+    NAME = "name", Kind::Name, Wrong, FIXED, "What cores and routes call it.";
+    ADDRESS = "address", Kind::Address, Wrong, FIXED,
+        "Address and port to listen on, as \"127.0.0.1:8080\" or \"[::1]:8080\". Port 0 lets the system choose.";
+    BACKLOG = "backlog", count(1, 65_535), Is(|| Value::Count(crate::sys::socket::DEFAULT_BACKLOG.into())), FIXED,
+        "Connections that may wait to be accepted, per shard; cut to the system's somaxconn.";
+    BALANCE = "balance", Kind::Choice(&POLICIES), Is(|| Value::Text(Policy::default().name().into())), FIXED,
+        "Which shard gets a connection.";
+    SHARE = "share", Kind::Flag, Is(|| Value::Flag(false)), FIXED,
+        "Whether other processes of the same user may listen on the same port, and get a part of the connections.";
+    ONLY_V6 = "only_v6", Kind::Flag, Tells, FIXED,
+        "Whether an IPv6 address leaves IPv4 connections alone. Without it: as the system is set.";
+    NODELAY = "nodelay", Kind::Flag, Is(|| Value::Flag(true)), FIXED,
+        "Whether small responses are sent at once, without waiting for the peer's acknowledgement (TCP_NODELAY).";
+    KEEPALIVE = "keepalive", Kind::Flag, Is(|| Value::Flag(false)), FIXED,
+        "Whether the system looks for peers that have vanished (SO_KEEPALIVE).";
+    RECEIVE_BUFFER = "receive_buffer", count(1_024, 1 << 30), Tells, FIXED,
+        "Bytes the system may hold for one connection until they are read (SO_RCVBUF). Without it: the system adapts it.";
+    SEND_BUFFER = "send_buffer", count(1_024, 1 << 30), Tells, FIXED,
+        "Bytes the system may hold for one connection until the peer takes them (SO_SNDBUF). Without it: the system adapts it.";
+    HEADER_TIMEOUT = "header_timeout", time(MILLISECOND, HOUR), Is(|| Value::Time(30 * SECOND)), LIVE,
+        "How long a client may take for the head of a request.";
+}
+
+keys! {
+    ROUTE_KEYS;
+    ROUTE_LISTENER = "listener", Kind::Name, Tells, LIVE, "The listener whose requests it is for. Without it: every listener.";
+    HOST = "host", Kind::Host, Tells, LIVE, "The host it is for, without a port. Without it: any host.";
+    PATH = "path", Kind::Path, Wrong, LIVE,
+        "The path it is for; with a * at its end, every path that begins so. The longest that fits is taken.";
+    RESPOND = "respond", Kind::Table(&RESPOND_SECTION), Wrong, LIVE, "The response it gives.";
+}
+
+keys! {
+    RESPOND_KEYS;
+    STATUS = "status", count(200, 599), Is(|| Value::Count(200)), LIVE, "The status code.";
+    HEADERS = "headers", Kind::Fields, Is(|| Value::Fields(Vec::new())), LIVE,
+        "Header fields. Without a content-type it is text/plain; charset=utf-8.";
+    BODY = "body", Kind::Text, Is(|| Value::Text(String::new())), LIVE, "The body.";
+}
+
+pub(crate) static RUNTIME: Section = Section {
+    name: "runtime",
+    repeated: false,
+    doc: "The process as a whole.",
+    keys: RUNTIME_KEYS,
+};
+
+pub(crate) static SHARD: Section = Section {
+    name: "shard",
+    repeated: false,
+    doc: "What every shard is held to, unless its [[core]] says otherwise.",
+    keys: SHARD_KEYS,
+};
+
+/// What is a core's own, followed by all keys of a shard.
+static CORE_KEYS: [&Key; CORE_OWN_KEYS.len() + SHARD_KEYS.len()] = {
+    let mut keys: [&Key; CORE_OWN_KEYS.len() + SHARD_KEYS.len()] =
+        [&CPU; CORE_OWN_KEYS.len() + SHARD_KEYS.len()];
+    let mut index = 0;
+    while index < keys.len() {
+        keys[index] = if index < CORE_OWN_KEYS.len() {
+            CORE_OWN_KEYS[index]
+        } else {
+            SHARD_KEYS[index - CORE_OWN_KEYS.len()]
+        };
+        index += 1;
+    }
+    keys
+};
+
+pub(crate) static CORE: Section = Section {
+    name: "core",
+    repeated: true,
+    doc: "What is different on one CPU: any key of [shard], and which listeners it serves.",
+    keys: &CORE_KEYS,
+};
+
+pub(crate) static LISTENER: Section = Section {
+    name: "listener",
+    repeated: true,
+    doc: "An address to listen on.",
+    keys: LISTENER_KEYS,
+};
+
+pub(crate) static ROUTE: Section = Section {
+    name: "route",
+    repeated: true,
+    doc: "What requests get. Without any route, GET / answers Hello, World!",
+    keys: ROUTE_KEYS,
+};
+
+pub(crate) static RESPOND_SECTION: Section = Section {
+    name: "route.respond",
+    repeated: false,
+    doc: "A response with a fixed body.",
+    keys: RESPOND_KEYS,
+};
+
+/// The sections of a file, in the order in which they are best read.
+pub(crate) static SECTIONS: [&Section; 5] = [&RUNTIME, &SHARD, &CORE, &LISTENER, &ROUTE];

@@ -1,0 +1,53 @@
+//! What of a new draft can be taken over while the program runs.
+
+use super::draft::Draft;
+use super::keys::{self, Key, Section};
+use super::value::Table;
+
+/// What a new draft comes to while the program runs.
+pub(crate) struct Reload {
+    /// The running draft, with everything of the new one that can be taken over.
+    pub(crate) draft: Draft,
+    /// What else is different, and waits for the next start.
+    pub(crate) waiting: Vec<String>,
+}
+
+/// Takes over what can be. Listeners are the same if they have the same name.
+pub(crate) fn reload(running: &Draft, new: &Draft) -> Reload {
+    let mut draft = running.clone();
+    let mut waiting = Vec::new();
+    draft.source = new.source.clone();
+    take(&keys::RUNTIME, "", &mut draft.runtime, &new.runtime, &mut waiting);
+    take(&keys::SHARD, "", &mut draft.shard, &new.shard, &mut waiting);
+    if draft.cores != new.cores {
+        waiting.push(keys::CORE.title());
+    }
+    let name = |table: &Table| table.text(&keys::NAME).unwrap_or_default();
+    for listener in &mut draft.listeners {
+        let of = format!(" \"{}\"", name(listener));
+        match new.listeners.iter().find(|other| name(other) == name(listener)) {
+            Some(other) => take(&keys::LISTENER, &of, listener, other, &mut waiting),
+            None => waiting.push(format!("{}{of}, which is gone", keys::LISTENER.title())),
+        }
+    }
+    let is_new = |table: &&Table| running.listeners.iter().all(|other| name(other) != name(table));
+    let added = new.listeners.iter().filter(is_new);
+    waiting.extend(
+        added.map(|table| format!("{} \"{}\", which is new", keys::LISTENER.title(), name(table))),
+    );
+    draft.routes = new.routes.clone();
+    Reload { draft, waiting }
+}
+
+/// Takes over the keys of a table that can be, and names the others that are different.
+fn take(section: &Section, of: &str, running: &mut Table, new: &Table, waiting: &mut Vec<String>) {
+    let differs = |key: &&&Key| running.value(key) != new.value(key);
+    let different: Vec<&Key> = section.keys.iter().filter(differs).copied().collect();
+    for key in different {
+        match (key.live, new.get(key)) {
+            (false, _) => waiting.push(format!("{}{of} {}", section.title(), key.name)),
+            (true, Some(set)) => running.set(key, set.value.clone(), set.origin.clone()),
+            (true, None) => running.unset(key),
+        }
+    }
+}

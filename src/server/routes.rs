@@ -1,0 +1,321 @@
+//! Fixed responses by listener, host and path, which can be replaced while the server runs.
+//!
+//! The table that holds is behind a number that counts replacements. Each connection keeps the table it knows and that
+//! number; a request looks at the number only, which no core writes in steady state. So a replacement holds on every
+//! shard from one store on, and no request sees a part of it.
+
+use super::{Builder, ConnectionInfo, Server};
+use crate::config::{Config, Respond, Route};
+use crate::error::Error;
+use crate::runtime::Handle;
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::service::Service;
+use hyper::{Method, Request, Response, StatusCode};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{Ready, ready};
+use std::sync::Arc;
+
+/// The responses of a configuration's routes. Clones share them: what is replaced in one holds in all.
+///
+/// Requests that are neither `GET` nor `HEAD` get 405, and those that no route is for 404. Of the routes that fit, those
+/// of the request's host come before those of any host, a whole path before the beginning of one, a longer one before a
+/// shorter.
+#[derive(Clone)]
+pub struct Routes(Arc<Live>);
+
+struct Live {
+    /// How often the table was replaced.
+    version: AtomicU64,
+    table: Mutex<Arc<Table>>,
+}
+
+/// The routes of each listener, by its number.
+struct Table(Vec<Hosts>);
+
+#[derive(Default)]
+struct Hosts {
+    named: HashMap<String, Paths>,
+    any: Paths,
+}
+
+#[derive(Default)]
+struct Paths {
+    whole: HashMap<String, Arc<Answer>>,
+    /// The longest first.
+    beginnings: Vec<(String, Arc<Answer>)>,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Routes {
+    /// Takes the routes of a configuration; the listeners are numbered in its order.
+    pub(crate) fn new(config: &Config) -> Routes {
+        let table = Mutex::new(Arc::new(Table::new(config)));
+        Routes(Arc::new(Live { version: AtomicU64::new(0), table }))
+    }
+
+    /// Takes the routes of another configuration instead, which must have the same listeners in the same order. Requests
+    /// that come from now on get them, on every shard.
+    pub fn replace(&self, config: &Config) {
+        let table = Arc::new(Table::new(config));
+        *lock(&self.0.table) = table;
+        self.0.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// For a connection of the listener of this number.
+    fn service(&self, listener: usize) -> RouteService {
+        // Before the table: one that is newer than its number is only looked at once too often.
+        let version = Cell::new(self.0.version.load(Ordering::Acquire));
+        let table = RefCell::new(lock(&self.0.table).clone());
+        RouteService { live: self.0.clone(), version, table, listener }
+    }
+}
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routes").finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// [`start_send_with`](Self::start_send_with) with the responses of a configuration, in either mode.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_routes(self, handle: &Handle, routes: &Routes) -> Result<Server, Error> {
+        let routes = routes.clone();
+        self.start_send_with(handle, move |connection: &ConnectionInfo| {
+            routes.service(connection.listener)
+        })
+    }
+}
+
+impl Table {
+    fn new(config: &Config) -> Table {
+        let of = |number: usize| {
+            let name: &String = &config.listeners[number].name;
+            let mut hosts = Hosts::default();
+            let for_all = config.routes.iter().filter(|route| route.listener.is_none());
+            // After those for all: they take their place.
+            let for_this =
+                config.routes.iter().filter(|route| route.listener.as_ref() == Some(name));
+            for_all.chain(for_this).for_each(|route| hosts.add(route));
+            if config.routes.is_empty() {
+                hosts.any.whole.insert("/".to_owned(), Arc::new(Answer::hello()));
+            }
+            hosts
+        };
+        Table((0..config.listeners.len()).map(of).collect())
+    }
+}
+
+impl Hosts {
+    /// Takes the place of one for the same requests.
+    fn add(&mut self, route: &Route) {
+        let paths = match &route.host {
+            Some(host) => self.named.entry(host.clone()).or_default(),
+            None => &mut self.any,
+        };
+        let answer = Arc::new(Answer::new(&route.respond));
+        match route.path.strip_suffix('*') {
+            None => drop(paths.whole.insert(route.path.clone(), answer)),
+            Some(beginning) => {
+                paths.beginnings.retain(|(other, _)| other != beginning);
+                paths.beginnings.push((beginning.to_owned(), answer));
+                paths.beginnings.sort_by_key(|(beginning, _)| std::cmp::Reverse(beginning.len()));
+            }
+        }
+    }
+
+    fn find<B>(&self, request: &Request<B>) -> Option<&Answer> {
+        let path = request.uri().path();
+        let named = || self.named.get(&host(request)?)?.find(path);
+        let of_host = if self.named.is_empty() { None } else { named() };
+        of_host.or_else(|| self.any.find(path))
+    }
+}
+
+impl Paths {
+    fn find(&self, path: &str) -> Option<&Answer> {
+        let begins = |(beginning, _): &&(String, Arc<Answer>)| path.starts_with(beginning.as_str());
+        let beginning = || self.beginnings.iter().find(begins).map(|(_, answer)| answer);
+        self.whole.get(path).or_else(beginning).map(|answer| &**answer)
+    }
+}
+
+/// The host that a request is for, in lower case, without its port.
+fn host<B>(request: &Request<B>) -> Option<String> {
+    let written = match request.uri().host() {
+        Some(host) => host,
+        None => {
+            let field = request.headers().get(HOST)?.to_str().ok()?;
+            let port = field.rfind(':').filter(|colon| !field[*colon..].contains(']'));
+            &field[..port.unwrap_or(field.len())]
+        }
+    };
+    Some(written.to_ascii_lowercase())
+}
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+impl Answer {
+    fn new(respond: &Respond) -> Answer {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &respond.headers {
+            // The configuration was checked: neither fails.
+            if let (Ok(name), Ok(value)) =
+                (name.parse::<HeaderName>(), value.parse::<HeaderValue>())
+            {
+                headers.append(name, value);
+            }
+        }
+        let status = StatusCode::from_u16(respond.status).unwrap_or_default();
+        let body = Bytes::from(respond.body.clone());
+        if !headers.contains_key(CONTENT_TYPE) && !body.is_empty() {
+            headers.insert(CONTENT_TYPE, TEXT);
+        }
+        Answer { status, headers, body }
+    }
+
+    /// What a server answers that nobody has told what to answer.
+    fn hello() -> Answer {
+        Answer::new(&Respond { status: 200, headers: Vec::new(), body: "Hello, World!".to_owned() })
+    }
+
+    fn response(&self) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(self.body.clone()));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers.clone();
+        response
+    }
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, TEXT);
+    response
+}
+
+/// Answers the requests of one connection.
+struct RouteService {
+    live: Arc<Live>,
+    version: Cell<u64>,
+    table: RefCell<Arc<Table>>,
+    listener: usize,
+}
+
+impl RouteService {
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        let version = self.live.version.load(Ordering::Acquire);
+        if version != self.version.get() {
+            self.version.set(version);
+            *self.table.borrow_mut() = lock(&self.live.table).clone();
+        }
+        let table = self.table.borrow();
+        let Some(answer) = table.0.get(self.listener).and_then(|hosts| hosts.find(request)) else {
+            return plain(StatusCode::NOT_FOUND, "Nothing here.\n");
+        };
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        answer.response()
+    }
+}
+
+impl Service<Request<Incoming>> for RouteService {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        ready(Ok(self.answer(&request)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(text: &str) -> Routes {
+        Routes::new(&Config::from_toml_str(text).expect("a configuration"))
+    }
+
+    fn ask(service: &RouteService, path: &str, host: &str) -> (u16, String) {
+        let request = Request::builder().uri(path).header(HOST, host).body(()).expect("a request");
+        let response = service.answer(&request);
+        let status = response.status().as_u16();
+        let mut body = Box::pin(http_body_util::BodyExt::collect(response.into_body()));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match body.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(Ok(body)) => {
+                (status, String::from_utf8(body.to_bytes().to_vec()).expect("text"))
+            }
+            _ => panic!("a full body is there at once"),
+        }
+    }
+
+    const ROUTES: &str = r#"
+        [[listener]]
+        name = "a"
+        address = "127.0.0.1:0"
+        [[listener]]
+        name = "b"
+        address = "127.0.0.1:0"
+        [[route]]
+        path = "/*"
+        respond = { body = "rest" }
+        [[route]]
+        path = "/x"
+        respond = { body = "x" }
+        [[route]]
+        path = "/x/*"
+        respond = { body = "below x" }
+        [[route]]
+        host = "Example.org"
+        path = "/*"
+        respond = { body = "example" }
+        [[route]]
+        listener = "b"
+        path = "/x"
+        respond = { body = "x of b", status = 404 }
+    "#;
+
+    #[test]
+    fn the_host_comes_first_then_the_whole_path_then_the_longest_beginning() {
+        let routes = routes(ROUTES);
+        let (a, b) = (routes.service(0), routes.service(1));
+        let body = |service, path, host| ask(service, path, host).1;
+        assert_eq!(body(&a, "/x", "test"), "x");
+        assert_eq!(body(&a, "/x/y?z=/x", "test"), "below x");
+        assert_eq!(body(&a, "/xy", "test"), "rest");
+        assert_eq!(body(&a, "/x", "EXAMPLE.org:80"), "example");
+        assert_eq!(body(&a, "http://example.org:8080/x", "test"), "example");
+        assert_eq!(body(&a, "/x", "[::1]:80"), "x");
+        assert_eq!(ask(&b, "/x", "test"), (404, "x of b".to_owned()));
+        assert_eq!(body(&b, "/y", "test"), "rest");
+    }
+
+    #[test]
+    fn what_is_replaced_holds_from_the_next_request_on() {
+        let first = routes("");
+        let service = first.service(0);
+        assert_eq!(ask(&service, "/", "test"), (200, "Hello, World!".to_owned()));
+        let second = "[[route]]\npath = \"/new\"\nrespond = { body = \"new\" }\n";
+        first.replace(&Config::from_toml_str(second).expect("a configuration"));
+        assert_eq!(ask(&service, "/", "test").0, 404);
+        assert_eq!(ask(&service, "/new", "test").1, "new");
+    }
+}

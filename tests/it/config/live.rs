@@ -1,0 +1,113 @@
+//! A server that is told to read its file again.
+
+use super::{directory, run, text, write};
+use crate::serve::client::Client;
+use crate::serve::program::{Program, Serve};
+use crate::serve::until;
+
+const LISTENER: &str = "[runtime]\ncores = 1\npid_file = \"PID\"\n[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n";
+
+fn file(directory: &tempfile::TempDir, body: &str) -> String {
+    let pid = directory.path().join("pid");
+    let listener = LISTENER.replace("PID", pid.to_str().expect("text"));
+    format!("{listener}[[route]]\npath = \"/\"\nrespond = {{ body = \"{body}\" }}\n")
+}
+
+fn start(path: &std::path::Path) -> Program {
+    Serve::with_arguments(&["serve", "--config", path.to_str().expect("text")]).start()
+}
+
+#[track_caller]
+fn says(program: &Program, what: &str) {
+    until(what, || program.err.so_far().iter().any(|line| line.contains(what)));
+}
+
+#[test]
+fn routes_change_on_open_connections_too() {
+    let directory = directory();
+    let path = write(&directory, "server.toml", file(&directory, "one"));
+    let mut program = start(&path);
+    let mut client = Client::connect(program.address());
+    assert_eq!(client.get().body, b"one");
+    write(&directory, "server.toml", file(&directory, "two"));
+    let output = run(&directory, &["reload", "--config", "server.toml"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains(&format!("process {} was told", program.pid())));
+    says(&program, "read again");
+    assert_eq!(client.get().body, b"two");
+    assert!(directory.path().join("pid").exists());
+    program.signal(libc::SIGTERM);
+    program.exits_with(0);
+    assert!(!directory.path().join("pid").exists(), "it is removed at the end");
+    let output = run(&directory, &["reload", "--config", "server.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        text(&output.stderr).contains("no server runs with server.toml"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_is_not_even_sent() {
+    let directory = directory();
+    let path = write(&directory, "server.toml", file(&directory, "one"));
+    let program = start(&path);
+    let mut client = Client::connect(program.address());
+    write(&directory, "server.toml", file(&directory, "two").replace("respond", "reply"));
+    let output = run(&directory, &["reload", "--config", "server.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("there is no key `reply` in [[route]]"));
+    program.signal(libc::SIGHUP);
+    says(&program, "nothing was changed, because of what is wrong:");
+    says(&program, "there is no key `reply` in [[route]]");
+    assert_eq!(client.get().body, b"one");
+}
+
+#[test]
+fn what_cannot_change_is_named_and_the_rest_changes() {
+    let directory = directory();
+    let path = write(&directory, "server.toml", file(&directory, "one"));
+    let program = start(&path);
+    let mut client = Client::connect(program.address());
+    let new = file(&directory, "two").replace("cores = 1", "cores = 1\npin = \"off\"");
+    let new = format!(
+        "{new}[shard]\nevents = 5\n[[listener]]\nname = \"b\"\naddress = \"127.0.0.1:0\"\n"
+    );
+    write(&directory, "server.toml", new);
+    program.signal(libc::SIGHUP);
+    says(
+        &program,
+        "only a start anew will change [runtime] pin, [shard] events, [[listener]] \"b\", which is new",
+    );
+    assert_eq!(client.get().body, b"two");
+}
+
+#[test]
+fn a_route_for_a_listener_that_waits_for_the_next_start_changes_nothing() {
+    let directory = directory();
+    let path = write(&directory, "server.toml", file(&directory, "one"));
+    let program = start(&path);
+    let mut client = Client::connect(program.address());
+    let new = format!(
+        "{}[[listener]]\nname = \"b\"\naddress = \"127.0.0.1:0\"\n[[route]]\nlistener = \"b\"\npath = \"/b\"\nrespond = {{}}\n",
+        file(&directory, "two")
+    );
+    write(&directory, "server.toml", new);
+    program.signal(libc::SIGHUP);
+    says(&program, "there is no listener \"b\"");
+    assert_eq!(client.get().body, b"one");
+}
+
+#[test]
+fn two_servers_do_not_share_a_pid_file() {
+    let directory = directory();
+    let path = write(&directory, "server.toml", file(&directory, "one"));
+    let program = start(&path);
+    let arguments = ["serve", "--config", path.to_str().expect("text")];
+    let (status, _, said) = Serve::with_arguments(&arguments).run_to_its_end();
+    assert_eq!(status.code(), Some(2));
+    assert!(said.iter().any(|line| line.contains("another server holds the pid_file")), "{said:?}");
+    assert!(directory.path().join("pid").exists());
+    drop(program);
+}
