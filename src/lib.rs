@@ -47,6 +47,10 @@ pub mod balance;
 #[cfg(not(loom))]
 mod blocking;
 #[cfg(all(feature = "config", not(loom)))]
+#[cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, unused_imports, reason = "flags, variables and reloads are the program's")
+)]
 mod config;
 #[cfg(not(loom))]
 mod error;
