@@ -11,7 +11,7 @@ use crate::runtime::Handle;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode};
 use std::cell::{Cell, RefCell};
@@ -46,14 +46,15 @@ struct Hosts {
 
 #[derive(Default)]
 struct Paths {
-    whole: HashMap<String, Arc<Answer>>,
+    /// In their order: most servers have few, and comparing costs less than hashing.
+    whole: Vec<(String, Arc<Answer>)>,
     /// The longest first.
     beginnings: Vec<(String, Arc<Answer>)>,
 }
 
 struct Answer {
     status: StatusCode,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
 }
 
@@ -111,7 +112,7 @@ impl Table {
                 config.routes.iter().filter(|route| route.listener.as_ref() == Some(name));
             for_all.chain(for_this).for_each(|route| hosts.add(route));
             if config.routes.is_empty() {
-                hosts.any.whole.insert("/".to_owned(), Arc::new(Answer::hello()));
+                hosts.any.whole.push(("/".to_owned(), Arc::new(Answer::hello())));
             }
             hosts
         };
@@ -128,7 +129,10 @@ impl Hosts {
         };
         let answer = Arc::new(Answer::new(&route.respond));
         match route.path.strip_suffix('*') {
-            None => drop(paths.whole.insert(route.path.clone(), answer)),
+            None => match paths.place(&route.path) {
+                Ok(place) => paths.whole[place].1 = answer,
+                Err(place) => paths.whole.insert(place, (route.path.clone(), answer)),
+            },
             Some(beginning) => {
                 paths.beginnings.retain(|(other, _)| other != beginning);
                 paths.beginnings.push((beginning.to_owned(), answer));
@@ -146,10 +150,16 @@ impl Hosts {
 }
 
 impl Paths {
+    /// Where a whole path stands, or would.
+    fn place(&self, path: &str) -> Result<usize, usize> {
+        self.whole.binary_search_by(|(other, _)| other.as_str().cmp(path))
+    }
+
     fn find(&self, path: &str) -> Option<&Answer> {
         let begins = |(beginning, _): &&(String, Arc<Answer>)| path.starts_with(beginning.as_str());
         let beginning = || self.beginnings.iter().find(begins).map(|(_, answer)| answer);
-        self.whole.get(path).or_else(beginning).map(|answer| &**answer)
+        let whole = self.place(path).ok().map(|place| &self.whole[place].1);
+        whole.or_else(beginning).map(|answer| &**answer)
     }
 }
 
@@ -170,19 +180,19 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 impl Answer {
     fn new(respond: &Respond) -> Answer {
-        let mut headers = HeaderMap::new();
+        let mut headers = Vec::new();
         for (name, value) in &respond.headers {
             // The configuration was checked: neither fails.
             if let (Ok(name), Ok(value)) =
                 (name.parse::<HeaderName>(), value.parse::<HeaderValue>())
             {
-                headers.append(name, value);
+                headers.push((name, value));
             }
         }
         let status = StatusCode::from_u16(respond.status).unwrap_or_default();
         let body = Bytes::from(respond.body.clone());
-        if !headers.contains_key(CONTENT_TYPE) && !body.is_empty() {
-            headers.insert(CONTENT_TYPE, TEXT);
+        if !body.is_empty() && headers.iter().all(|(name, _)| name != CONTENT_TYPE) {
+            headers.push((CONTENT_TYPE, TEXT));
         }
         Answer { status, headers, body }
     }
@@ -195,7 +205,9 @@ impl Answer {
     fn response(&self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::new(self.body.clone()));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers.clone();
+        for (name, value) in &self.headers {
+            response.headers_mut().append(name.clone(), value.clone());
+        }
         response
     }
 }
