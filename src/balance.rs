@@ -2,6 +2,8 @@
 //!
 //! Plain data. What a policy decides from is passed in; nothing here reads a clock, a counter or a socket.
 
+pub(crate) mod moves;
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -23,9 +23,12 @@
 #[cfg(feature = "config")]
 mod configured;
 mod connection;
+mod crew;
 mod drain;
 mod event;
 mod listen;
+mod movable;
+mod rebalance;
 #[cfg(feature = "config")]
 mod routes;
 
@@ -33,11 +36,12 @@ use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
 use crate::mode::Mode;
 use crate::net::{Accepted, Acceptor, TcpListener, TcpStream};
-use crate::runtime::{Handle, shutdown_requested};
+use crate::runtime::{Handle, SubmitErrorKind, shutdown_requested};
 use crate::shard::context::with_current;
 use crate::task::failure::JoinError;
 use crate::task::join::JoinHandle;
 use connection::{Settings, connection};
+use crew::{Arrival, Crew};
 use drain::Drain;
 use event::Observer;
 pub use event::{ConnectionInfo, Event};
@@ -46,6 +50,7 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 pub use listen::Listen;
 use listen::{Listening, LiveTimeout};
+use movable::movable;
 #[cfg(feature = "config")]
 pub use routes::Routes;
 use std::fmt;
@@ -54,7 +59,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -64,12 +69,18 @@ use std::time::Duration;
 pub struct Builder {
     listen: Vec<Listen>,
     settings: Settings,
+    rebalance: bool,
     observer: Observer,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        Builder { listen: Vec::new(), settings: Settings::default(), observer: Arc::new(|_| ()) }
+        Builder {
+            listen: Vec::new(),
+            settings: Settings::default(),
+            rebalance: false,
+            observer: Arc::new(|_| ()),
+        }
     }
 }
 
@@ -89,6 +100,18 @@ impl Builder {
     /// That serves bodies of a megabyte half as fast again, and costs a small one about 560 instructions. Default false.
     pub fn vectored_writes(mut self, vectored: bool) -> Self {
         self.settings.vectored_writes = vectored;
+        self
+    }
+
+    /// Whether connections move from a shard that is held up to one that is not, between two requests. Default false. In
+    /// work-stealing mode it means nothing.
+    ///
+    /// A thread of its own looks at the shards ten times a second. Where one is busy and its clients wait clearly longer than
+    /// those of another, some of its busiest connections are taken apart as soon as nothing of them is under way, and go
+    /// on on the other shard, with a service that is made there. Connections whose last request had a body stay until one
+    /// without has followed; those that were upgraded stay.
+    pub fn rebalance(mut self, rebalance: bool) -> Self {
+        self.rebalance = rebalance;
         self
     }
 
@@ -157,12 +180,14 @@ impl Builder {
             return Err(Error::new(ErrorKind::Config, NO_SHARDS));
         }
         let mut listeners = listen::bind_all(&self.listen, handle.shard_count())?;
+        let moving = if self.rebalance { Some(Moving::start(handle)?) } else { None };
         let mut shards = Vec::new();
         for (shard, listeners) in handle.shards().zip(std::mem::take(&mut listeners.by_shard)) {
             let (factory, settings, observer) =
                 (factory.clone(), self.settings.clone(), self.observer.clone());
+            let moving = moving.clone();
             let task = handle.spawn_on(shard, move || {
-                serve_shard(listeners, factory(shard), settings, observer)
+                serve_shard(listeners, factory(shard), settings, moving, observer)
             });
             match task {
                 Ok(task) => shards.push(task),
@@ -173,7 +198,8 @@ impl Builder {
             }
         }
         let listen::Bound { addresses, header_timeouts, .. } = listeners;
-        Ok(Server { addresses, header_timeouts, shards })
+        let moving = moving.map(|moving| moving.number);
+        Ok(Server { addresses, header_timeouts, moving, handle: handle.clone(), shards })
     }
 
     /// [`start`](Self::start) with a service that may be sent between threads, so that it can be served in either mode:
@@ -238,7 +264,10 @@ impl Builder {
         let serving = handle
             .spawn_on(ShardId::new(0), move || serve_pool(listeners, make, settings, observer));
         match serving {
-            Ok(task) => Ok(Server { addresses, header_timeouts, shards: vec![task] }),
+            Ok(task) => {
+                let (handle, shards) = (handle.clone(), vec![task]);
+                Ok(Server { addresses, header_timeouts, moving: None, handle, shards })
+            }
             Err(refused) => Err(cannot_start(refused)),
         }
     }
@@ -264,7 +293,33 @@ fn cannot_start(refused: impl fmt::Display) -> Error {
 pub struct Server {
     addresses: Vec<SocketAddr>,
     header_timeouts: Vec<LiveTimeout>,
+    /// The number of its crews, if connections may move.
+    moving: Option<u64>,
+    handle: Handle,
     shards: Vec<JoinHandle<Result<(), Died>>>,
+}
+
+/// What the shards of a server whose connections may move have in common.
+#[derive(Clone)]
+struct Moving {
+    /// Of the crews.
+    number: u64,
+    alive: mpsc::Sender<()>,
+}
+
+impl Moving {
+    /// Starts the thread that balances.
+    fn start(handle: &Handle) -> Result<Moving, Error> {
+        let number = handle.fleet().next_sharded();
+        let (alive, ends) = mpsc::channel();
+        match rebalance::start(handle.clone(), number, ends) {
+            Ok(()) => Ok(Moving { number, alive }),
+            Err(error) => {
+                let text = format!("there is no thread to balance connections: {error}");
+                Err(Error::new(ErrorKind::Start, text).because(error))
+            }
+        }
+    }
 }
 
 /// Why serving ended before the shutdown.
@@ -294,6 +349,27 @@ impl Server {
         if let Some(live) = self.header_timeouts.get(listener) {
             live.set(timeout);
         }
+    }
+
+    /// Has so many connections of a shard, its busiest, go to another as soon as each is between two requests, whatever the
+    /// balance. A request, not a command: some may end before, or stay because the other shard's inbox is full. Of a server
+    /// without [`rebalance`](Builder::rebalance) none moves.
+    ///
+    /// # Errors
+    /// The shard has no room in its inbox, is closed, or there is no such shard.
+    pub fn move_connections(
+        &self,
+        from: ShardId,
+        to: ShardId,
+        count: usize,
+    ) -> Result<(), SubmitErrorKind> {
+        let Some(number) = self.moving else { return Ok(()) };
+        let give = move || {
+            if let Some(crew) = Crew::here(number) {
+                crew.give(to, count, false);
+            }
+        };
+        self.handle.post(from, give).map_err(|refused| refused.kind())
     }
 
     /// Waits until every shard has stopped serving: after a shutdown, or early if a listener dies or the factory panics.
@@ -350,6 +426,7 @@ async fn serve_shard<M, S, B>(
     listeners: Vec<Listening>,
     make: M,
     settings: Settings,
+    moving: Option<Moving>,
     observer: Observer,
 ) -> Result<(), Died>
 where
@@ -361,17 +438,23 @@ where
 {
     let drain = Arc::new(Drain::default());
     let make = Rc::new(make);
+    let crew = moving.map(|Moving { number, alive }| {
+        let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
+        Crew::muster(number, alive, move |arrival: Arrival, crew: &Rc<Crew>| {
+            let service = make(&arrival.info);
+            drop(crate::spawn_local(movable(arrival, service, &settings, &drain, crew)));
+        })
+    });
     let accept = |listener: Listening| {
         let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
-        let serve = move |stream, info: &ConnectionInfo, header_timeout| {
-            let service = make(info);
-            drop(crate::spawn_local(connection(
-                stream,
-                service,
-                header_timeout,
-                &settings,
-                &drain,
-            )));
+        let crew = crew.clone();
+        let serve = move |stream, info: &ConnectionInfo, header_timeout| match &crew {
+            Some(crew) => crew.take(Arrival::new(stream, info, header_timeout)),
+            None => {
+                let service = make(info);
+                let task = connection(stream, service, header_timeout, &settings, &drain);
+                drop(crate::spawn_local(task));
+            }
         };
         crate::spawn_local(accept_all(listener, serve, observer.clone()))
     };

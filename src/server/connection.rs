@@ -21,6 +21,13 @@ pub(super) struct Settings {
     pub(super) vectored_writes: bool,
 }
 
+/// hyper, as every connection has it.
+pub(super) fn http1(header_timeout: Option<Duration>, settings: &Settings) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(Timer).header_read_timeout(header_timeout).writev(settings.vectored_writes);
+    http
+}
+
 /// The task of a new connection.
 pub(super) fn connection<S, B>(
     stream: TcpStream,
@@ -35,9 +42,8 @@ where
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut http = http1::Builder::new();
-    http.timer(Timer).header_read_timeout(header_timeout).writev(settings.vectored_writes);
-    let http = http.serve_connection(Io::new(stream), service).with_upgrades();
+    let http =
+        http1(header_timeout, settings).serve_connection(Io::new(stream), service).with_upgrades();
     Connection { http, open: Open::new(drain.clone()), told: false }
 }
 
@@ -56,13 +62,13 @@ pub(super) trait Graceful: Future {
     fn graceful_shutdown(self: Pin<&mut Self>);
 }
 
-impl<S, B> Graceful for http1::UpgradeableConnection<Io<TcpStream>, S>
+impl<I, S, B> Graceful for http1::UpgradeableConnection<I, S>
 where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    Io<TcpStream>: Send + 'static,
 {
     fn graceful_shutdown(self: Pin<&mut Self>) {
         http1::UpgradeableConnection::graceful_shutdown(self);
@@ -81,7 +87,7 @@ impl<C: Graceful> Future for Connection<C> {
             return Poll::Ready(());
         }
         // After the poll: a request that is already in the socket is answered before the connection ends.
-        if this.open.drain.has_begun() && !std::mem::replace(this.told, true) {
+        if this.open.must_end() && !std::mem::replace(this.told, true) {
             this.http.as_mut().graceful_shutdown();
             return this.http.poll(context).map(drop);
         }
@@ -90,19 +96,25 @@ impl<C: Graceful> Future for Connection<C> {
 }
 
 /// An open connection, counted and known to the drain.
-struct Open {
+pub(super) struct Open {
     drain: Arc<Drain>,
     number: Option<u32>,
 }
 
 impl Open {
-    fn new(drain: Arc<Drain>) -> Open {
+    pub(super) fn new(drain: Arc<Drain>) -> Open {
         with_current(|shard| add(&shard.counters.connections, 1));
         Open { drain, number: None }
     }
 
+    /// Whether the server drains.
     #[inline(always)]
-    fn join(&mut self, context: &Context<'_>) {
+    pub(super) fn must_end(&self) -> bool {
+        self.drain.has_begun()
+    }
+
+    #[inline(always)]
+    pub(super) fn join(&mut self, context: &Context<'_>) {
         if self.number.is_none() {
             self.number = Some(self.drain.join(context.waker()));
         }

@@ -68,6 +68,10 @@ counters! {
     accept_errors,
     /// Connections that the HTTP server has open now. In work-stealing mode those of all workers, at the first.
     connections,
+    /// Connections of the HTTP server that moved to another shard between two requests.
+    connections_moved,
+    /// Connections of the HTTP server that came from another shard.
+    connections_arrived,
     /// Sockets that moved here from another shard.
     sockets_adopted,
     /// Tasks that a worker took out of another's queue. Work-stealing mode only.

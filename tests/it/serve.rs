@@ -12,6 +12,7 @@ mod drain;
 mod in_process;
 mod injected;
 mod machine;
+mod moving;
 mod panics;
 mod pipelines;
 pub(crate) mod program;

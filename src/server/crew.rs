@@ -1,0 +1,157 @@
+//! What one shard has of a server whose connections may move: how to serve one that arrives, and those that are there.
+//!
+//! Kept on the shard under a number that is the same on every shard of the server, so that a message can find it. Nothing in it
+//! is touched by another thread; what a connection's [`Probe`] tells it shares with that connection only.
+
+use super::event::ConnectionInfo;
+use super::movable::{Between, Probe};
+use crate::id::ShardId;
+use crate::net::TcpStream;
+use crate::runtime::Handle;
+use crate::shard::context::with_current;
+use crate::table::Table;
+use crate::task::home::add;
+use hyper::body::Bytes;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+/// A connection that is to be served here.
+pub(super) struct Arrival {
+    pub(super) between: Between,
+    pub(super) info: ConnectionInfo,
+    pub(super) header_timeout: Option<Duration>,
+}
+
+impl Arrival {
+    /// One that has just been accepted.
+    pub(super) fn new(
+        stream: TcpStream,
+        info: &ConnectionInfo,
+        header_timeout: Option<Duration>,
+    ) -> Arrival {
+        let between = Between { stream, read: Bytes::new() };
+        Arrival { between, info: *info, header_timeout }
+    }
+}
+
+/// See the module.
+pub(super) struct Crew {
+    number: u64,
+    handle: Handle,
+    serve: Box<dyn Fn(Arrival, &Rc<Crew>)>,
+    members: RefCell<Table<Member>>,
+    /// When the last crew is gone, whoever listens knows that the server is.
+    _alive: Sender<()>,
+}
+
+/// A connection that is here.
+struct Member {
+    probe: Arc<Probe>,
+    /// Requests as of the last report, and between the last two.
+    counted: Cell<u64>,
+    lately: Cell<u64>,
+    /// Reports since it came.
+    reports: Cell<u32>,
+}
+
+/// What the connections of a shard asked since the last report.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Report {
+    pub(super) requests: f64,
+    /// Sum of the squares of each connection's requests.
+    pub(super) squares: f64,
+}
+
+/// Reports after which a connection that has come may be moved again: a cool-down, so that none goes round in circles.
+const SETTLED: u32 = 10;
+
+impl Crew {
+    /// Keeps a crew on this shard.
+    pub(super) fn muster(
+        number: u64,
+        alive: Sender<()>,
+        serve: impl Fn(Arrival, &Rc<Crew>) + 'static,
+    ) -> Rc<Crew> {
+        let crew = Rc::new(Crew {
+            number,
+            handle: Handle::current(),
+            serve: Box::new(serve),
+            members: RefCell::new(Table::new()),
+            _alive: alive,
+        });
+        let kept = crew.clone();
+        with_current(|shard| shard.keep(number, kept));
+        crew
+    }
+
+    /// This shard's crew of that number; none before the server has started here, or after the shard has ended.
+    pub(super) fn here(number: u64) -> Option<Rc<Crew>> {
+        with_current(|shard| shard.kept(number)).flatten()
+    }
+
+    /// Serves a connection here.
+    pub(super) fn take(self: &Rc<Crew>, arrival: Arrival) {
+        (self.serve)(arrival, self);
+    }
+
+    /// Sends a connection to another shard; if that has no room for the message, or is no more, it stays here.
+    pub(super) fn send(self: &Rc<Crew>, to: ShardId, arrival: Arrival) {
+        let number = self.number;
+        let arrive = move || {
+            let Some(crew) = Crew::here(number) else { return };
+            with_current(|shard| add(&shard.counters.connections_arrived, 1));
+            crew.take(arrival);
+        };
+        match self.handle.post(to, arrive) {
+            Ok(()) => drop(with_current(|shard| add(&shard.counters.connections_moved, 1))),
+            Err(refused) => (refused.into_inner())(),
+        }
+    }
+
+    /// A connection that is here from now on. Returns the number under which it leaves.
+    pub(super) fn join(&self, probe: Arc<Probe>) -> u32 {
+        let member =
+            Member { probe, counted: Cell::new(0), lately: Cell::new(0), reports: Cell::new(0) };
+        self.members.borrow_mut().insert(member)
+    }
+
+    pub(super) fn leave(&self, number: u32) {
+        let member = self.members.borrow_mut().remove(number);
+        drop(member);
+    }
+
+    /// What was asked since the last time.
+    pub(super) fn report(&self) -> Report {
+        let mut report = Report::default();
+        self.each(|member| {
+            let requests = member.probe.requests();
+            let lately = requests.wrapping_sub(member.counted.replace(requests));
+            member.lately.set(lately);
+            member.reports.set(member.reports.get().saturating_add(1));
+            report.requests += lately as f64;
+            report.squares += (lately * lately) as f64;
+        });
+        report
+    }
+
+    /// Has so many connections go to another shard, the busiest, each as soon as it is between two requests. Those that
+    /// have come lately stay.
+    pub(super) fn give(&self, to: ShardId, count: usize, settled_only: bool) {
+        let mut busiest = Vec::new();
+        self.each(|member| {
+            if !settled_only || member.reports.get() >= SETTLED {
+                busiest.push((member.lately.get(), member.probe.clone()));
+            }
+        });
+        busiest.sort_by_key(|(lately, _)| std::cmp::Reverse(*lately));
+        busiest.iter().take(count).for_each(|(_, probe)| probe.send_to(to));
+    }
+
+    fn each(&self, mut look: impl FnMut(&Member)) {
+        let members = self.members.borrow();
+        (0..members.capacity()).filter_map(|index| members.get(index)).for_each(&mut look);
+    }
+}

@@ -1,0 +1,114 @@
+//! The thread that looks at a server's shards and has connections move from one that is held up to one that is not.
+//!
+//! It decides nothing itself (`balance/moves` does) and touches no connection: it reads published counters, and only when a
+//! shard is busy asks the shards what their connections did, by one message each. Shards that are idle are not woken.
+
+use super::crew::Crew;
+use crate::balance::moves::{Give, Looked, Moves};
+use crate::id::ShardId;
+use crate::runtime::Handle;
+use crate::sys::affinity::AffinityMask;
+use crate::time::clock;
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a shard may take to say what its connections did. One that takes longer is held up by a task: it could not give
+/// anything away either.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// Connections that may be moved in a second.
+const PER_SECOND: u32 = 1000;
+/// A shard that is less busy than this says nothing new.
+const QUIET: f64 = 0.02;
+
+/// Starts the thread. It ends when the other end of `alive` is gone.
+///
+/// # Errors
+/// The system gives no thread.
+pub(super) fn start(handle: Handle, number: u64, alive: Receiver<()>) -> io::Result<()> {
+    let mask = AffinityMask::current();
+    let body = move || {
+        if let Ok(mask) = mask {
+            let _ = mask.apply_to_current_thread();
+        }
+        let mut balance = Balance::new(handle, number);
+        while alive.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            balance.look();
+        }
+    };
+    thread::Builder::new().name("corelane-moves".into()).spawn(body).map(drop)
+}
+
+struct Balance {
+    handle: Handle,
+    number: u64,
+    moves: Moves,
+    looked_at: Instant,
+    busy: Vec<u64>,
+}
+
+impl Balance {
+    fn new(handle: Handle, number: u64) -> Balance {
+        let busy = handle.stats().iter().map(|shard| shard.busy_nanos).collect();
+        Balance { handle, number, moves: Moves::new(PER_SECOND), looked_at: clock::now(), busy }
+    }
+
+    fn look(&mut self) {
+        let now = clock::now();
+        let elapsed = now.duration_since(std::mem::replace(&mut self.looked_at, now));
+        let nanos: Vec<u64> = self.handle.stats().iter().map(|shard| shard.busy_nanos).collect();
+        let share = |(now, before): (&u64, &u64)| {
+            (now.saturating_sub(*before) as f64 / elapsed.as_nanos() as f64).min(1.0)
+        };
+        let busy: Vec<f64> = nanos.iter().zip(&self.busy).map(share).collect();
+        self.busy = nanos;
+        // Reports are of the time since the last, so they are asked for even if they are not needed yet.
+        if busy.iter().all(|busy| *busy < QUIET) {
+            return;
+        }
+        let Some(shards) = self.ask(&busy, elapsed) else { return };
+        if let Some(Give { from, to, count }) = self.moves.look(&shards, now) {
+            self.have_given(from, to, count);
+        }
+    }
+
+    /// What the shards did. None: one does not answer.
+    fn ask(&self, busy: &[f64], elapsed: Duration) -> Option<Vec<Looked>> {
+        let (tell, answers) = channel();
+        let mut asked = 0;
+        for (index, _) in busy.iter().enumerate().filter(|(_, busy)| **busy >= QUIET) {
+            let (number, tell) = (self.number, tell.clone());
+            let report = move || {
+                let report = Crew::here(number).map(|crew| crew.report());
+                let _ = tell.send((index, report.unwrap_or_default()));
+            };
+            self.handle.post(ShardId::new(index as u16), report).ok()?;
+            asked += 1;
+        }
+        let mut shards: Vec<Looked> =
+            busy.iter().map(|busy| Looked { busy: *busy, ..Looked::default() }).collect();
+        for _ in 0..asked {
+            let (index, report) = answers.recv_timeout(PATIENCE).ok()?;
+            let looked = &mut shards[index];
+            looked.rate = report.requests / elapsed.as_secs_f64();
+            if report.squares > 0.0 {
+                looked.hot = report.requests * report.requests / report.squares;
+            }
+        }
+        Some(shards)
+    }
+
+    fn have_given(&self, from: usize, to: usize, count: usize) {
+        let (number, to) = (self.number, ShardId::new(to as u16));
+        let give = move || {
+            if let Some(crew) = Crew::here(number) {
+                crew.give(to, count, true);
+            }
+        };
+        // One whose inbox is full has other troubles.
+        let _ = self.handle.post(ShardId::new(from as u16), give);
+    }
+}

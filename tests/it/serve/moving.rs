@@ -1,0 +1,294 @@
+//! Connections that move to another shard between two requests: nothing is lost, doubled or answered out of order.
+
+use super::client::Client;
+use super::in_process::{Body, Served, answer};
+use super::until;
+use corelane::ShardId;
+use corelane::server::Server;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Requests for `/gate` are not answered before it is open.
+static GATE: AtomicBool = AtomicBool::new(false);
+
+/// Answers with the shard, the path, and the body that came.
+async fn echo(shard: ShardId, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let path = request.uri().path().to_owned();
+    while path == "/gate" && !GATE.load(Ordering::Relaxed) {
+        // Its connection is polled each time.
+        corelane::time::sleep(Duration::from_millis(1)).await;
+    }
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let text = format!("{} {path} {}", shard.index(), String::from_utf8_lossy(&body));
+    Ok(answer(text))
+}
+
+/// A server of two shards, and itself.
+struct Moving {
+    served: corelane::Runtime,
+    server: Server,
+}
+
+impl Moving {
+    fn start() -> Option<Moving> {
+        let two = "2".parse().expect("a count");
+        let Ok(served) = corelane::Runtime::builder().cores(two).start() else {
+            eprintln!("SKIPPED: this needs two CPUs");
+            return None;
+        };
+        let local = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = Server::builder().listen(local).rebalance(true);
+        let server =
+            server.start(served.handle(), |shard| service_fn(move |request| echo(shard, request)));
+        Some(Moving { server: server.expect("a port"), served })
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.server.local_addrs()[0]
+    }
+
+    /// Has connections go back and forth until the flag is set.
+    fn shuffle(&self, done: &AtomicBool) {
+        let mut turn = 0u16;
+        while !done.load(Ordering::Relaxed) {
+            let (from, to) = (ShardId::new(turn % 2), ShardId::new((turn + 1) % 2));
+            // An inbox may be full.
+            let _ = self.server.move_connections(from, to, 3);
+            turn = turn.wrapping_add(1);
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Has every connection of a shard go to the other; returns when all of them know.
+    fn send_away(&self, from: ShardId) {
+        let other = ShardId::new(1 - from.index() as u16);
+        self.server.move_connections(from, other, 100).expect("there is room");
+        // Messages are taken in the order in which they were sent.
+        self.served.block_on(self.served.handle().submit_to(from, || async {})).expect("it runs");
+    }
+
+    fn moved(&self) -> (u64, u64) {
+        let stats = self.served.handle().stats();
+        (
+            stats.iter().map(|s| s.connections_moved).sum(),
+            stats.iter().map(|s| s.connections_arrived).sum(),
+        )
+    }
+}
+
+/// The shard, the path and the body of an answer.
+fn parts(client: &mut Client) -> (String, String, String) {
+    let body = String::from_utf8(client.answer().body).expect("text");
+    let mut words = body.splitn(3, ' ').map(str::to_owned);
+    let mut next = || words.next().expect("three words");
+    (next(), next(), next())
+}
+
+#[test]
+fn numbered_requests_are_each_answered_once_and_in_order() {
+    let Some(moving) = Moving::start() else { return };
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| moving.shuffle(&done));
+        let client = |client_number: usize| {
+            let mut client = Client::connect(moving.address());
+            let (mut shards, mut sent) = (Vec::new(), 0);
+            let began = Instant::now();
+            // Until it has been on both, and for a while.
+            while sent < 500 || (shards.len() < 2 && began.elapsed() < super::NEVER) {
+                // Alone, in bursts, cut in the middle of a head, and with a body.
+                let burst = [1, 1, 7, 40][sent % 4];
+                let request = |number: usize| {
+                    let body = if number.is_multiple_of(5) {
+                        format!("body {number}")
+                    } else {
+                        String::new()
+                    };
+                    let length = body.len();
+                    format!(
+                        "POST /{client_number}/{number} HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n{body}"
+                    )
+                };
+                let text: String = (sent..sent + burst).map(request).collect();
+                let (first, second) = text.as_bytes().split_at(text.len() / 3);
+                client.send(first);
+                client.send(second);
+                for number in sent..sent + burst {
+                    let (shard, path, body) = parts(&mut client);
+                    assert_eq!(path, format!("/{client_number}/{number}"));
+                    assert_eq!(body.is_empty(), !number.is_multiple_of(5), "{body}");
+                    if !shards.contains(&shard) {
+                        shards.push(shard);
+                    }
+                }
+                sent += burst;
+            }
+            assert_eq!(shards.len(), 2, "it has been on both shards");
+        };
+        let clients: Vec<_> = (0..4).map(|number| scope.spawn(move || client(number))).collect();
+        for client in clients {
+            client.join().expect("every answer was right");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    until("as many have arrived as have gone", || {
+        let (moved, arrived) = moving.moved();
+        moved > 4 && moved == arrived
+    });
+    let open: u64 = moving.served.handle().stats().iter().map(|stats| stats.connections).sum();
+    until("all are closed", || {
+        open == 0 || moving.served.handle().stats().iter().all(|stats| stats.connections == 0)
+    });
+}
+
+#[test]
+fn a_connection_goes_with_what_it_has_read_and_only_between_two_requests() {
+    let Some(moving) = Moving::start() else { return };
+    let mut client = Client::connect(moving.address());
+    let ask = |client: &mut Client, text: &str| {
+        client.send(text);
+        parts(client)
+    };
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
+    let shard = |text: &str| ShardId::new(text.parse().expect("a number"));
+    let mut here = shard(&ask(&mut client, &get("/first")).0);
+    let mut moves = 0;
+    for round in 0..20 {
+        // Half of a head has come: it goes, and takes that along.
+        moving.send_away(here);
+        let path = format!("/{round}");
+        let head = get(&path);
+        let (first, second) = head.split_at(1 + round % 20);
+        client.send(first);
+        moves += 1;
+        until("it has moved", || moving.moved() == (moves, moves));
+        client.send(second);
+        let (now, answered, _) = parts(&mut client);
+        assert_ne!(shard(&now), here);
+        assert_eq!(answered, path);
+        here = shard(&now);
+
+        // Half of a body has come: it stays, and so it does for what follows in the same bytes.
+        client.send(format!(
+            "POST /body{round} HTTP/1.1\r\nhost: test\r\ncontent-length: 8\r\n\r\nhalf"
+        ));
+        moving.send_away(here);
+        client.send("full");
+        let answered = parts(&mut client);
+        assert_eq!(
+            answered,
+            (here.index().to_string(), format!("/body{round}"), "halffull".to_owned())
+        );
+        assert_eq!(moving.moved().0, moves);
+
+        // The next without a body is answered here; then it goes.
+        let (now, answered, _) = ask(&mut client, &get("/next"));
+        assert_eq!((shard(&now), answered.as_str()), (here, "/next"));
+        moves += 1;
+        until("it has moved", || moving.moved() == (moves, moves));
+        here = ShardId::new(1 - here.index() as u16);
+    }
+    // A request is in the service, which is polled again and again: it stays until that is answered.
+    client.send(get("/gate"));
+    moving.send_away(here);
+    client.send(get("/behind"));
+    moving.send_away(here);
+    GATE.store(true, Ordering::Relaxed);
+    let (now, answered, _) = parts(&mut client);
+    assert_eq!((shard(&now), answered.as_str()), (here, "/gate"));
+    assert_eq!(parts(&mut client).1, "/behind");
+}
+
+#[test]
+fn a_shutdown_while_connections_move_answers_what_was_asked() {
+    let Some(moving) = Moving::start() else { return };
+    let done = AtomicBool::new(false);
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(moving.address())).collect();
+    for client in &mut clients {
+        client.send("GET /first HTTP/1.1\r\nhost: test\r\n\r\n");
+        assert_eq!(parts(client).1, "/first");
+    }
+    thread::scope(|scope| {
+        let shuffler = scope.spawn(|| moving.shuffle(&done));
+        for round in 0..50 {
+            for client in &mut clients {
+                client.send(format!("GET /{round} HTTP/1.1\r\nhost: test\r\n\r\n"));
+            }
+            if round == 49 {
+                moving.served.handle().request_shutdown(Duration::from_secs(20));
+            }
+            for client in &mut clients {
+                assert_eq!(parts(client).1, format!("/{round}"));
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        shuffler.join().expect("no panic");
+    });
+    for client in &mut clients {
+        client.is_closed();
+    }
+    assert_eq!(moving.served.shutdown(Duration::from_secs(20)).tasks_dropped, 0);
+}
+
+#[test]
+fn a_server_that_was_not_told_to_moves_nothing() {
+    let served = Served::by(1, |shard| service_fn(move |request| echo(shard, request)));
+    let mut client = Client::connect(served.address);
+    client.get();
+    assert_eq!(served.sum(|stats| stats.connections_moved + stats.connections_arrived), 0);
+}
+
+/// Connections of clients that each always wait for an answer that costs a millisecond, all of them on one shard at first.
+#[test]
+fn busy_connections_leave_a_shard_that_has_all_of_them() {
+    let two = "2".parse().expect("a count");
+    let Ok(runtime) = corelane::Runtime::builder().cores(two).start() else {
+        return eprintln!("SKIPPED: this needs two CPUs");
+    };
+    let server = Server::builder().listen(SocketAddr::from(([127, 0, 0, 1], 0))).rebalance(true);
+    let server = server.start(runtime.handle(), |shard| {
+        service_fn(move |request: Request<Incoming>| async move {
+            let began = Instant::now();
+            while request.uri().path() == "/work" && began.elapsed() < Duration::from_millis(1) {
+                std::hint::spin_loop();
+            }
+            Ok::<_, Infallible>(answer(format!("{} / ", shard.index())))
+        })
+    });
+    let server = server.expect("a port");
+    let address = server.local_addrs()[0];
+    let mut on_first = Vec::new();
+    while on_first.len() < 4 {
+        let mut client = Client::connect(address);
+        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+        if parts(&mut client).0 == "0" {
+            on_first.push(client);
+        }
+    }
+    let (done, both) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let clients: Vec<_> = on_first
+        .into_iter()
+        .map(|mut client| {
+            let (done, both) = (done.clone(), both.clone());
+            thread::spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    client.send("GET /work HTTP/1.1\r\nhost: test\r\n\r\n");
+                    if parts(&mut client).0 == "1" {
+                        both.store(true, Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    until("some are served by the other shard", || both.load(Ordering::Relaxed));
+    done.store(true, Ordering::Relaxed);
+    clients.into_iter().for_each(|client| client.join().expect("every answer was right"));
+}
