@@ -73,6 +73,7 @@ pub struct Config {
     pub(crate) mode: Mode,
     pub(crate) cores: Cores,
     pub(crate) pin: Option<Pin>,
+    pub(crate) rebalance: bool,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) drain: Duration,
     pub(crate) shard: Shard,

@@ -7,6 +7,11 @@
 //! is that of equally busy connections that would ask as much (the participation ratio). What one of them waits for an
 //! answer is, by Little's law, that number over the shard's rate. Two shards are even when the waits are, whatever they
 //! have to do per request and however much of their CPU another process takes.
+//!
+//! A shard that always has something to do is the reason for the whole wait. Of one that is not, clients may be what is slow;
+//! but for the part of the time in which it would run and another process has its CPU, it is the reason, too. And whoever asks
+//! in that time waits until the scheduler gives the CPU back; so such a shard keeps few connections, enough to be busy with
+//! while it runs.
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +24,8 @@ pub(crate) struct Looked {
     pub(crate) rate: f64,
     /// Connections that were busy, as above.
     pub(crate) hot: f64,
+    /// The part of the time in which it had something to do and no CPU to do it on, from 0 to 1.
+    pub(crate) robbed: f64,
 }
 
 /// What a shard is asked to do.
@@ -32,6 +39,12 @@ pub(crate) struct Give {
 
 /// A shard below this is not held up by what it has to do: its clients are what is slow.
 const SATURATED: f64 = 0.85;
+/// A shard that goes without a CPU for less of the time than this has it to itself: interrupts and the like take some.
+const ROBBED: f64 = 0.1;
+/// How long, in seconds, a request waits that comes while another process has the CPU: a slice of the scheduler's.
+const SLICE: f64 = 0.004;
+/// Connections that keep a shard busy.
+const ENOUGH: f64 = 2.0;
 /// Waits that differ by less are even: requests are not dealt out that evenly.
 const UNEVEN: f64 = 1.25;
 /// Looks in a row that must agree before anything moves.
@@ -96,10 +109,18 @@ impl Moves {
     }
 }
 
+/// What a busy connection waits for an answer because of the shard, in seconds.
+fn wait(look: &Looked) -> f64 {
+    let part = match look {
+        Looked { busy, .. } if *busy >= SATURATED => 1.0,
+        Looked { robbed, .. } if *robbed >= ROBBED => *robbed,
+        _ => 0.0,
+    };
+    part * look.hot / look.rate.max(1.0) + look.robbed * SLICE
+}
+
 /// From the shard with the longest wait to that with the shortest, as many as make them even.
 fn uneven(shards: &[Looked]) -> Option<Give> {
-    let wait =
-        |look: &Looked| if look.busy < SATURATED { 0.0 } else { look.hot / look.rate.max(1.0) };
     let by_wait = |a: &usize, b: &usize| {
         let key = |index: usize| (wait(&shards[index]), shards[index].busy);
         key(*a).partial_cmp(&key(*b)).unwrap_or(std::cmp::Ordering::Equal)
@@ -107,19 +128,19 @@ fn uneven(shards: &[Looked]) -> Option<Give> {
     let from = (0..shards.len()).max_by(by_wait)?;
     let to = (0..shards.len()).min_by(by_wait)?;
     let (giver, taker) = (&shards[from], &shards[to]);
-    if giver.busy < SATURATED || giver.hot < 1.5 || wait(giver) < UNEVEN * wait(taker) {
+    if giver.hot < 1.5 || wait(giver) <= UNEVEN * wait(taker) {
         return None;
     }
-    // Requests per second if it had nothing else to do; of one that has hardly any to do nothing is known.
-    let capacity = |look: &Looked| {
-        if look.busy < 0.05 { giver.rate / giver.busy } else { look.rate / look.busy }
+    // Seconds a request, if it had nothing else to do; of one that has hardly any to do nothing is known.
+    let cost = |look: &Looked| {
+        if look.busy < 0.05 { giver.busy / giver.rate } else { look.busy / look.rate }
     };
-    let (give, take) = (capacity(giver), capacity(taker));
-    // Of one that is not saturated, as many connections as would keep it as busy as it is.
-    let hot =
-        if taker.busy < SATURATED { (taker.busy * taker.hot).min(taker.hot) } else { taker.hot };
-    let even = (giver.hot * take - hot * give) / (give + take);
-    let count = even.min(giver.hot * PART).round();
+    // One that is not saturated has the wait of as many connections as would keep it as busy as it is.
+    let taker_waits =
+        if taker.busy < SATURATED { taker.busy * taker.hot * cost(taker) } else { wait(taker) };
+    let even = (wait(giver) - taker_waits) / (cost(giver) + cost(taker));
+    let spare = if giver.robbed < ROBBED { giver.hot } else { giver.hot - ENOUGH };
+    let count = even.min(giver.hot * PART).min(spare).round();
     (count >= 1.0).then_some(Give { from, to, count: count as usize })
 }
 
@@ -143,7 +164,7 @@ mod tests {
                 // What they would ask if answers took no time but the work's own.
                 let wanted = hot / (self.think + 1.0 / speed);
                 let rate = wanted.min(*speed);
-                Looked { busy: rate / speed, rate, hot }
+                Looked { busy: rate / speed, rate, hot, robbed: 0.0 }
             };
             self.hot.iter().zip(&self.speed).map(shard).collect()
         }
@@ -201,6 +222,20 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_whose_cpu_another_process_takes_keeps_few() {
+        let look = |hot: f64| {
+            let robbed = Looked { busy: 1.0, rate: 25_000.0, hot, robbed: 0.5 };
+            let other = Looked { busy: 1.0, rate: 50_000.0, hot: 64.0 - hot, robbed: 0.0 };
+            uneven(&[robbed, other]).map_or(0, |give| if give.from == 0 { give.count } else { 100 })
+        };
+        let mut hot = 32;
+        for _ in 0..10 {
+            hot -= look(hot as f64);
+        }
+        assert_eq!((hot, look(2.0)), (2, 0));
+    }
+
+    #[test]
     fn slow_clients_move_nothing() {
         let mut machine = Machine { hot: vec![20, 2], speed: vec![50_000.0; 2], think: 1e-3 };
         assert_eq!(machine.run(50).iter().sum::<usize>(), 0);
@@ -209,7 +244,7 @@ mod tests {
     #[test]
     fn moves_are_capped() {
         let mut moves = Moves::new(10);
-        let shards = [Looked { busy: 1.0, rate: 1e4, hot: 1e3 }, Looked::default()];
+        let shards = [Looked { busy: 1.0, rate: 1e4, hot: 1e3, robbed: 0.0 }, Looked::default()];
         let start = Instant::now();
         let count: usize = (0..100u32)
             .filter_map(|look| moves.look(&shards, start + look * Duration::from_millis(100)))

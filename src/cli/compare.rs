@@ -110,6 +110,11 @@ pub(super) struct Options {
     #[arg(long, default_value = "all")]
     cores: crate::topology::Cores,
 
+    /// Whether connections of thread-per-core move, between two requests, from a core that is held up to one that is not
+    /// [default: off].
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(crate::config::keys::SWITCHES))]
+    rebalance: Option<String>,
+
     /// Bytes of each answer in the scenarios hello and download, and of each request in upload; 64 MiB at most. The others stay as
     /// they are.
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=contender::BYTES_MAX as u64))]
@@ -129,7 +134,7 @@ pub(super) struct Options {
         long,
         value_name = "FILE",
         conflicts_with_all = [
-            "quick", "scenario", "scenario_file", "contender", "command", "connections", "duration", "rounds", "payload", "rate"
+            "quick", "scenario", "scenario_file", "contender", "command", "connections", "duration", "rounds", "payload", "rebalance", "rate"
         ]
     )]
     from: Option<PathBuf>,

@@ -49,6 +49,10 @@ pub(super) struct Options {
     #[arg(long, value_parser = PossibleValuesParser::new(keys::PINS))]
     pub(super) pin: Option<String>,
 
+    /// Whether connections move, between two requests, from a core that is held up to one that is not [default: off].
+    #[arg(long, value_parser = PossibleValuesParser::new(keys::SWITCHES))]
+    pub(super) rebalance: Option<String>,
+
     /// Seconds that open requests get to finish after a signal [default: 10].
     #[arg(long, value_name = "SECONDS")]
     pub(super) drain_seconds: Option<u32>,

@@ -41,6 +41,7 @@ impl Given {
         set(&keys::CORES, flags.cores.clone().map(Value::Cores), "--cores");
         set(&keys::MODE, flags.mode.clone().map(Value::Text), "--mode");
         set(&keys::PIN, flags.pin.clone().map(Value::Text), "--pin");
+        set(&keys::REBALANCE, flags.rebalance.clone().map(Value::Text), "--rebalance");
         let drain =
             flags.drain_seconds.map(|seconds| Value::Time(Duration::from_secs(seconds.into())));
         set(&keys::DRAIN, drain, "--drain-seconds");

@@ -51,6 +51,7 @@ impl ConfigBuilder {
             Pin::Off => "off",
         }.into());
         blocking_threads(threads: usize) => BLOCKING_THREADS, number(threads);
+        rebalance(rebalance: bool) => REBALANCE, Value::Text(if rebalance { "on" } else { "off" }.into());
         pid_file(file: impl Into<String>) => PID_FILE, Value::Text(file.into());
         drain(time: Duration) => DRAIN, Value::Time(time);
     }

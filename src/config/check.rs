@@ -71,6 +71,7 @@ impl Checker<'_> {
             mode,
             cores,
             pin: runtime.text(&keys::PIN).map(|text| pin(&text)),
+            rebalance: runtime.text(&keys::REBALANCE).as_deref() == Some("on"),
             pid_file: runtime.text(&keys::PID_FILE).map(PathBuf::from),
             drain: runtime.time(&keys::DRAIN).unwrap_or_default(),
             shard,
@@ -228,7 +229,8 @@ impl Checker<'_> {
             "in work-stealing mode any worker serves any connection, so it means nothing";
         let names = draft.cores.iter().map(|table| (table, &keys::CORE_LISTENERS));
         let policies = draft.listeners.iter().map(|table| (table, &keys::BALANCE));
-        for (table, key) in names.chain(policies) {
+        let rebalance = std::iter::once((&draft.runtime, &keys::REBALANCE));
+        for (table, key) in rebalance.chain(names).chain(policies) {
             if table.get(key).is_some_and(|set| Some(&set.value) != key.default().as_ref()) {
                 self.warnings.push(Problem::new(table.place(key), anything).of(key.name));
             }

@@ -95,6 +95,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// The names of the modes, of the ways to pin, and of the policies.
 pub(crate) const MODES: &[&str] = &["thread-per-core", "work-stealing"];
+/// Not done, and done.
+pub(crate) const SWITCHES: &[&str] = &["off", "on"];
 pub(crate) const PINS: &[&str] = &["required", "best-effort", "off"];
 const POLICIES: [&str; Policy::ALL.len()] = {
     let mut names = [""; Policy::ALL.len()];
@@ -121,6 +123,8 @@ keys! {
     BLOCKING_THREADS = "blocking_threads", count(1, MANY),
         Is(|| number(Limits::default().blocking_threads)), FIXED,
         "Threads that run blocking calls, at most, for all shards together.";
+    REBALANCE = "rebalance", Kind::Choice(SWITCHES), Is(|| Value::Text(SWITCHES[0].into())), FIXED,
+        "Whether connections move, between two requests, from a core that is held up to one that is not.";
     PID_FILE = "pid_file", Kind::Text, Tells, FIXED,
         "A file that the process number is written to, for `corelane reload`. It is removed at the end.";
     DRAIN = "drain", time(ZERO, HOUR), Is(|| Value::Time(10 * SECOND)), LIVE,

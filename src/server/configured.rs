@@ -27,7 +27,10 @@ impl Config {
     /// [`runtime`](Self::runtime) has made.
     pub fn server(&self, runtime: &Runtime) -> Builder {
         let listen = |listener| self.listen(listener, runtime.shards());
-        self.listeners.iter().map(listen).fold(Server::builder(), Builder::listen_with)
+        self.listeners
+            .iter()
+            .map(listen)
+            .fold(Server::builder().rebalance(self.rebalance), Builder::listen_with)
     }
 
     /// What the requests get that this server is asked.

@@ -9,6 +9,7 @@ use crate::id::ShardId;
 use crate::net::TcpStream;
 use crate::runtime::Handle;
 use crate::shard::context::with_current;
+use crate::sys::thread::own_cpu_time;
 use crate::table::Table;
 use crate::task::home::add;
 use hyper::body::Bytes;
@@ -37,11 +38,14 @@ impl Arrival {
     }
 }
 
+/// Starts the task of a connection.
+type Serve = Box<dyn Fn(Arrival, &Rc<Crew>)>;
+
 /// See the module.
 pub(super) struct Crew {
     number: u64,
     handle: Handle,
-    serve: Box<dyn Fn(Arrival, &Rc<Crew>)>,
+    serve: Serve,
     members: RefCell<Table<Member>>,
     /// When the last crew is gone, whoever listens knows that the server is.
     _alive: Sender<()>,
@@ -63,6 +67,8 @@ pub(super) struct Report {
     pub(super) requests: f64,
     /// Sum of the squares of each connection's requests.
     pub(super) squares: f64,
+    /// CPU time that the shard's thread has had so far.
+    pub(super) cpu: Duration,
 }
 
 /// Reports after which a connection that has come may be moved again: a cool-down, so that none goes round in circles.
@@ -125,7 +131,7 @@ impl Crew {
 
     /// What was asked since the last time.
     pub(super) fn report(&self) -> Report {
-        let mut report = Report::default();
+        let mut report = Report { cpu: own_cpu_time(), ..Report::default() };
         self.each(|member| {
             let requests = member.probe.requests();
             let lately = requests.wrapping_sub(member.counted.replace(requests));

@@ -48,12 +48,16 @@ struct Balance {
     moves: Moves,
     looked_at: Instant,
     busy: Vec<u64>,
+    /// The CPU time of each shard at its last report, and when that was asked for.
+    cpu: Vec<Option<(Duration, Instant)>>,
 }
 
 impl Balance {
     fn new(handle: Handle, number: u64) -> Balance {
-        let busy = handle.stats().iter().map(|shard| shard.busy_nanos).collect();
-        Balance { handle, number, moves: Moves::new(PER_SECOND), looked_at: clock::now(), busy }
+        let busy: Vec<u64> = handle.stats().iter().map(|shard| shard.busy_nanos).collect();
+        let cpu = vec![None; busy.len()];
+        let moves = Moves::new(PER_SECOND);
+        Balance { handle, number, moves, looked_at: clock::now(), busy, cpu }
     }
 
     fn look(&mut self) {
@@ -76,7 +80,7 @@ impl Balance {
     }
 
     /// What the shards did. None: one does not answer.
-    fn ask(&self, busy: &[f64], elapsed: Duration) -> Option<Vec<Looked>> {
+    fn ask(&mut self, busy: &[f64], elapsed: Duration) -> Option<Vec<Looked>> {
         let (tell, answers) = channel();
         let mut asked = 0;
         for (index, _) in busy.iter().enumerate().filter(|(_, busy)| **busy >= QUIET) {
@@ -93,6 +97,12 @@ impl Balance {
         for _ in 0..asked {
             let (index, report) = answers.recv_timeout(PATIENCE).ok()?;
             let looked = &mut shards[index];
+            let cpu = self.cpu[index].replace((report.cpu, self.looked_at));
+            if let Some((before, at)) = cpu.filter(|(_, at)| *at + 2 * LOOK > self.looked_at) {
+                let had = report.cpu.saturating_sub(before).as_secs_f64();
+                let of = self.looked_at.duration_since(at).as_secs_f64();
+                looked.robbed = (looked.busy - had / of.max(1e-3)).max(0.0);
+            }
             looked.rate = report.requests / elapsed.as_secs_f64();
             if report.squares > 0.0 {
                 looked.hot = report.requests * report.requests / report.squares;

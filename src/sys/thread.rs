@@ -33,7 +33,7 @@ impl ThreadNumber {
 }
 
 /// The CPU time that the calling thread has had, to the nanosecond.
-#[cfg(feature = "compare")]
+#[cfg(feature = "server")]
 pub(crate) fn own_cpu_time() -> Duration {
     use rustix::time::{ClockId, clock_gettime};
     let time = clock_gettime(ClockId::ThreadCPUTime);

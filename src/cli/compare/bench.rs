@@ -167,6 +167,9 @@ impl Bench<'_> {
                 if self.work.has_large_answers() {
                     command.arg("--large-answers");
                 }
+                if self.options.rebalance.as_deref() == Some("on") {
+                    command.arg("--rebalance");
+                }
                 let mut process = Running::start(name, &mut command, &self.places.contenders)?;
                 let address = process.line(READY_WITHIN, self.stop, |line| {
                     line.strip_prefix("listening on http://")?.parse().ok()

@@ -57,6 +57,10 @@ pub(crate) struct Options {
     #[arg(long)]
     large_answers: bool,
 
+    /// Connections of thread-per-core move between two requests.
+    #[arg(long)]
+    rebalance: bool,
+
     /// End when standard input ends: the parent holds its other end, so this process ends with it, whatever ends that.
     #[arg(long)]
     parent_pipe: bool,

@@ -106,6 +106,7 @@ fn a_program_says_what_a_file_says() {
         cores = [0]
         pin = "off"
         blocking_threads = 3
+        rebalance = "on"
         pid_file = "corelane.pid"
         drain = "2s"
         [shard]
@@ -158,6 +159,7 @@ fn a_program_says_what_a_file_says() {
         .cores(Cores::List(vec![CpuId(0)]))
         .pin(Pin::Off)
         .blocking_threads(3)
+        .rebalance(true)
         .pid_file("corelane.pid")
         .drain(Duration::from_secs(2))
         .shard(shard())

@@ -26,7 +26,10 @@ pub(super) fn start(options: &Options, mode: Mode) -> Result<(SocketAddr, Box<dy
     static HOST: OnceLock<Shards> = OnceLock::new();
     let host = HOST.get_or_init(|| Shards { handle: handle.clone(), counts });
     let service = service_fn(move |request| answer(host, request));
-    let server = Server::builder().listen(options.listen).vectored_writes(options.large_answers);
+    let server = Server::builder()
+        .listen(options.listen)
+        .vectored_writes(options.large_answers)
+        .rebalance(options.rebalance);
     let server = server.start_send(&handle, service)?;
     let address = server.local_addrs()[0];
     let watch = move || match block_on(server.stopped()) {
