@@ -2,6 +2,9 @@
 //!
 //! Plain data. What a policy decides from is passed in; nothing here reads a clock, a counter or a socket.
 
+#[cfg(feature = "server")]
+pub(crate) mod weights;
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -19,11 +19,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-// From accept to close; telling the connections of a shard to end; binding, all or nothing.
+// From accept to close; telling the connections of a shard to end; binding, all or nothing; whose socket gets a connection.
 mod connection;
 mod drain;
 mod listen;
+mod steer;
 
+use crate::balance;
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
 use crate::net::{Accepted, Acceptor, TcpListener, TcpStream};
@@ -73,6 +75,15 @@ pub enum Event {
         /// On which shard.
         shard: ShardId,
         /// Of which address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The system refuses to spread the connections of an address by the policy that was asked for, for example because a
+    /// filter forbids the system call. Its hash goes on doing that, as with [`Policy::Hash`](crate::balance::Policy).
+    /// Told once for an address, by a shard or by the thread that looks at them.
+    NotSteered {
+        /// Which address.
         address: SocketAddr,
         /// Why.
         error: io::Error,
@@ -150,6 +161,8 @@ impl Builder {
             return Err(Error::new(ErrorKind::Config, NO_SHARDS));
         }
         let listeners = listen::bind_all(&self.listen, handle.shard_count())?;
+        steer::start(&listeners.groups, &listeners.addresses, handle, &self.observer)
+            .map_err(cannot_start)?;
         let mut shards = Vec::new();
         for (shard, listeners) in handle.shards().zip(listeners.by_shard) {
             let (factory, settings, observer) =
@@ -165,7 +178,7 @@ impl Builder {
                 }
             }
         }
-        Ok(Server { addresses: listeners.addresses, shards })
+        Ok(Server { addresses: listeners.addresses, groups: listeners.groups, shards })
     }
 
     /// [`start`](Self::start) with a service that may be sent between threads, so that it can be served in either mode:
@@ -204,15 +217,16 @@ impl Builder {
             return Err(no_address());
         }
         // One socket for all, whichever shards were named.
-        let listen: Vec<Listen> =
-            self.listen.into_iter().map(|listen| Listen { shards: None, ..listen }).collect();
-        let listen::Bound { addresses, by_shard } = listen::bind_all(&listen, 1)?;
+        let for_all =
+            |listen| Listen { shards: None, balance: balance::Policy::default(), ..listen };
+        let listen: Vec<Listen> = self.listen.into_iter().map(for_all).collect();
+        let listen::Bound { addresses, by_shard, .. } = listen::bind_all(&listen, 1)?;
         let listeners = by_shard.into_iter().flatten().collect();
         let (settings, observer) = (self.settings, self.observer);
         let serving = handle
             .spawn_on(ShardId::new(0), move || serve_pool(listeners, service, settings, observer));
         match serving {
-            Ok(task) => Ok(Server { addresses, shards: vec![task] }),
+            Ok(task) => Ok(Server { addresses, groups: Vec::new(), shards: vec![task] }),
             Err(refused) => Err(cannot_start(refused)),
         }
     }
@@ -220,6 +234,9 @@ impl Builder {
 
 const NO_SHARDS: &str = "the server has no shards to run on: this handle is that of a block_on without a runtime; start a \
                          Runtime, and use its handle";
+
+const ONE_SOCKET: &str =
+    "no single shard can stop accepting in work-stealing mode: all accept from one socket";
 
 fn no_address() -> Error {
     Error::new(ErrorKind::Config, "the server has no address to listen on")
@@ -237,6 +254,8 @@ fn cannot_start(refused: impl fmt::Display) -> Error {
 #[derive(Debug)]
 pub struct Server {
     addresses: Vec<SocketAddr>,
+    /// The sockets of each address; none in a pool.
+    groups: Vec<std::sync::Arc<steer::Group>>,
     shards: Vec<JoinHandle<Result<(), Died>>>,
 }
 
@@ -258,6 +277,31 @@ impl Server {
     /// Where it listens, in the order in which the addresses were given, with the ports that the system chose.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Has one shard stop accepting, on every address, and waits until it has closed its listening sockets. Its open
+    /// connections go on, and so does everything else on that shard; new connections go to the other shards. It cannot be
+    /// had back. A shard that accepts nowhere, or no more, is left as it is.
+    ///
+    /// No connection is lost: at once the kernel gives the shard no new ones (weight 0, whatever the policy). It goes on
+    /// accepting until every handshake that had begun by then has ended, takes what is left in its queue, and closes.
+    /// That takes about 50 ms, and longer if clients do not end their handshakes: up to about four seconds; then a
+    /// client that ends its handshake still later gets a reset (unless `net.ipv4.tcp_migrate_req` is 1). Connections
+    /// that cannot be accepted at that moment, because there are no fds, get one too. A shard that is
+    /// held up gets no new connections at once, too, and closes when it comes on.
+    ///
+    /// # Errors
+    /// It is the last that accepts on some address; or the system refuses to give the connections to others
+    /// ([`Event::NotSteered`] says when); or the runtime is in work-stealing mode, in which there is one socket for all.
+    /// Nothing has been done then.
+    ///
+    /// # Cancel safety
+    /// Dropped after its first poll, it is done all the same.
+    pub async fn stop_accepting(&self, shard: ShardId) -> Result<(), Error> {
+        if self.groups.is_empty() {
+            return Err(Error::new(ErrorKind::Config, ONE_SOCKET));
+        }
+        steer::stop_accepting(&self.groups, &self.addresses, shard).await
     }
 
     /// Waits until every shard has stopped serving: after a shutdown, or early if a listener dies or the factory panics.
@@ -361,7 +405,7 @@ where
 
 /// Accepts from one listener until the shutdown, and has each connection served.
 async fn accept_all(
-    Listening { socket, backlog }: Listening,
+    Listening { socket, backlog, place }: Listening,
     mut serve: impl FnMut(TcpStream),
     observer: Observer,
 ) -> Result<(), Died> {
@@ -373,7 +417,10 @@ async fn accept_all(
     let mut serve = |stream| {
         with_current(|shard| shard.run_caught(|| serve(stream)));
     };
-    let mut stop = pin!(shutdown_requested());
+    if let Err(error) = place.arrive() {
+        observer(Event::NotSteered { address, error });
+    }
+    let mut stop = pin!(place.until_close());
     loop {
         let accepted = {
             let mut accept = pin!(acceptor.accept());

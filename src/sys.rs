@@ -10,4 +10,6 @@ pub(crate) mod files;
 #[cfg(feature = "compare")]
 pub(crate) mod process;
 pub(crate) mod socket;
+#[cfg(feature = "server")]
+pub(crate) mod steer;
 pub(crate) mod thread;

@@ -1,10 +1,12 @@
 //! Where a server listens, and binding it: every address once for each of its shards, or nothing.
 
+use super::steer::{Group, Place};
 use crate::balance::Policy;
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
 use crate::sys::socket::{DEFAULT_BACKLOG, ListenOptions, listen, port_is_taken};
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
 
 /// An address to listen on, and how.
 ///
@@ -73,18 +75,25 @@ impl Listen {
 pub(super) struct Bound {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) by_shard: Vec<Vec<Listening>>,
+    /// One for each address.
+    pub(super) groups: Vec<Arc<Group>>,
 }
 
 /// One shard's socket of a listened-on address.
 pub(super) struct Listening {
     pub(super) socket: TcpListener,
     pub(super) backlog: u32,
+    /// Its place among the sockets of that address. After `socket`, which is to be closed first.
+    pub(super) place: Place,
 }
 
 /// Binds each address once for each of its shards. On error every socket made so far is closed.
 pub(super) fn bind_all(wanted: &[Listen], shards: usize) -> Result<Bound, Error> {
-    let mut bound =
-        Bound { addresses: Vec::new(), by_shard: (0..shards).map(|_| Vec::new()).collect() };
+    let mut bound = Bound {
+        addresses: Vec::new(),
+        by_shard: (0..shards).map(|_| Vec::new()).collect(),
+        groups: Vec::new(),
+    };
     for wanted in wanted {
         let shards = wanted.on(shards)?;
         let (mut address, backlog) = (wanted.address, wanted.backlog);
@@ -94,6 +103,7 @@ pub(super) fn bind_all(wanted: &[Listen], shards: usize) -> Result<Bound, Error>
             Ok(true) => return Err(taken(address, &bound.addresses)),
             Err(error) => return Err(cannot_bind(address, error, &bound.addresses)),
         }
+        let group = Group::new(wanted.balance, shards.len());
         for shard in shards {
             // Small responses must not wait for the peer's acknowledgement.
             let options = ListenOptions {
@@ -104,10 +114,12 @@ pub(super) fn bind_all(wanted: &[Listen], shards: usize) -> Result<Bound, Error>
             };
             let failed = |error| cannot_bind(address, error, &bound.addresses);
             let socket = listen(address, &options).map_err(failed)?;
+            let place = Group::enter(&group, shard, &socket).map_err(failed)?;
             // The first socket of port 0 gets a port, which the others share.
             address = socket.local_addr().map_err(failed)?;
-            bound.by_shard[shard].push(Listening { socket, backlog });
+            bound.by_shard[shard].push(Listening { socket, backlog, place });
         }
+        bound.groups.push(group);
         bound.addresses.push(address);
     }
     Ok(bound)
