@@ -22,36 +22,27 @@
 //! reads what shards publish, owns nothing of theirs, and ends by itself when the last of its sockets has been closed,
 //! which is at the latest when the runtime's shards end. Nobody waits for it.
 
-use super::{Event, Observer};
+mod close;
+mod weigh;
+
 use crate::balance::Policy;
-use crate::balance::weights::{LOOK_INTERVAL, Reading, WEIGHT_MAX, Weights};
-use crate::error::{Error, ErrorKind};
-use crate::id::{CpuId, ShardId};
-use crate::runtime::{Handle, shutdown_requested};
+use crate::balance::weights::WEIGHT_MAX;
+use crate::id::CpuId;
+use crate::runtime::shutdown_requested;
 use crate::sync::{Mutex, lock};
 use crate::sys::cpus;
-use crate::sys::steer::{attach, by_cpu, detach, half_open, weighted};
+use crate::sys::steer::{attach, by_cpu, detach, weighted};
 use crate::task::waker::wake_counted;
-use crate::time::{clock, sleep};
-use std::collections::HashSet;
+use close::Refusal;
+pub(super) use close::stop_accepting;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::Duration;
-
-/// By now what the kernel was doing when a program was replaced has been done.
-const SETTLED: Duration = Duration::from_millis(20);
-/// The first pause between two looks at handshakes that have not ended, and the longest; each is twice as long.
-const LOOK_PAUSE: Duration = Duration::from_millis(10);
-const LOOK_PAUSE_LONGEST: Duration = Duration::from_millis(160);
-/// How long a close waits for handshakes: the client's part may get lost once and be sent anew a second later, and twice.
-const HANDSHAKES: Duration = Duration::from_millis(3500);
-/// How long it waits where handshakes cannot be seen.
-const UNSEEN: Duration = Duration::from_millis(500);
+pub(super) use weigh::start;
 
 /// The sockets of one address. See the module.
 #[derive(Debug)]
@@ -203,34 +194,6 @@ impl Group {
     }
 }
 
-/// Why a shard's socket is not closed.
-enum Refusal {
-    /// Nobody would be left to accept.
-    Last,
-    /// No program is taken.
-    System(io::Error),
-}
-
-impl Refusal {
-    fn of(self, shard: ShardId, address: SocketAddr) -> Error {
-        match self {
-            Refusal::Last => {
-                let text = format!(
-                    "{shard} is the last that accepts on {address}: to stop that too, shut the runtime down"
-                );
-                Error::new(ErrorKind::Config, text)
-            }
-            Refusal::System(error) => {
-                let text = format!(
-                    "{shard} cannot stop accepting on {address} without losing connections: the system does not let \
-                     us send them elsewhere: {error}"
-                );
-                Error::new(ErrorKind::Config, text).because(error)
-            }
-        }
-    }
-}
-
 impl State {
     /// Has the right program attached, if the system lets us.
     ///
@@ -325,7 +288,7 @@ impl Place {
         poll_fn(|context| self.close.poll_asked(context)).await;
         let port = lock(&self.group.state).port_of(self.shard);
         if let Some(port) = port {
-            handshakes_ended(port).await;
+            close::handshakes_ended(port).await;
         }
     }
 }
@@ -365,139 +328,6 @@ impl Drop for Place {
         waiting.into_iter().for_each(wake_counted);
         if let Some(thread) = thread {
             thread.unpark();
-        }
-    }
-}
-
-/// Waits until the connections to this port that are being made now have been made, or a while is over. Those that begin
-/// meanwhile are none of ours.
-async fn handshakes_ended(port: u16) {
-    sleep(SETTLED).await;
-    let Some(mut ours) = half_open_elsewhere(port).await else { return sleep(UNSEEN).await };
-    let (mut pause, mut waited) = (LOOK_PAUSE, Duration::ZERO);
-    while !ours.is_empty() && waited < HANDSHAKES {
-        sleep(pause).await;
-        waited += pause;
-        pause = (pause * 2).min(LOOK_PAUSE_LONGEST);
-        let Some(now) = half_open_elsewhere(port).await else { return sleep(UNSEEN).await };
-        ours.retain(|connection| now.contains(connection));
-    }
-    // From the end of its handshake to the queue it is a moment.
-    sleep(SETTLED).await;
-}
-
-/// On a thread that may take its time.
-async fn half_open_elsewhere(port: u16) -> Option<HashSet<String>> {
-    crate::spawn_blocking(move || half_open(port).ok()).await.ok().flatten()
-}
-
-/// Closes this shard's sockets of all groups, and waits until it is done.
-///
-/// # Errors
-/// It is the last that listens on some address, or the system refuses to steer; nothing has been done then.
-pub(super) async fn stop_accepting(
-    groups: &[Arc<Group>],
-    addresses: &[SocketAddr],
-    shard: ShardId,
-) -> Result<(), Error> {
-    let index = shard.index();
-    let mut begun: Vec<&Arc<Group>> = Vec::new();
-    for (group, address) in groups.iter().zip(addresses) {
-        match group.begin_close(index) {
-            Ok(true) => begun.push(group),
-            Ok(false) => {}
-            Err(refusal) => {
-                begun.iter().for_each(|group| group.undo_close(index));
-                return Err(refusal.of(shard, *address));
-            }
-        }
-    }
-    groups.iter().for_each(|group| group.close(index));
-    poll_fn(|context| {
-        let open = groups.iter().filter(|group| group.poll_closed(index, context).is_pending());
-        if open.count() == 0 { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    Ok(())
-}
-
-/// Starts the thread that changes weights, if some address wants that.
-///
-/// # Errors
-/// There is no thread.
-pub(super) fn start(
-    groups: &[Arc<Group>],
-    addresses: &[SocketAddr],
-    handle: &Handle,
-    observer: &Observer,
-) -> io::Result<()> {
-    let pairs = groups.iter().cloned().zip(addresses.iter().copied());
-    let groups: Vec<_> = pairs.filter(|(group, _)| group.policy == Policy::Weighted).collect();
-    if groups.is_empty() {
-        return Ok(());
-    }
-    let weights = Weights::new(handle.shard_count());
-    let mut steering =
-        Steering { groups, handle: handle.clone(), observer: observer.clone(), weights };
-    thread::Builder::new().name("corelane-steer".into()).spawn(move || steering.run()).map(drop)
-}
-
-/// What the thread has.
-struct Steering {
-    groups: Vec<(Arc<Group>, SocketAddr)>,
-    handle: Handle,
-    observer: Observer,
-    weights: Weights,
-}
-
-impl Steering {
-    fn run(&mut self) {
-        self.handle.fleet().pool().take_mask_back();
-        for (group, _) in &self.groups {
-            lock(&group.state).thread = Some(thread::current());
-        }
-        // All are equal until there is something to be seen.
-        self.pass_on(&vec![WEIGHT_MAX; self.handle.shard_count()]);
-        loop {
-            let mut here = vec![false; self.handle.shard_count()];
-            self.groups.retain(|(group, _)| {
-                let shards = group.shards();
-                shards.iter().flatten().for_each(|&shard| here[shard] = true);
-                shards.is_some()
-            });
-            if self.groups.is_empty() {
-                return;
-            }
-            let readings = self.read(&here);
-            if let Some(weights) = self.weights.look(clock::now(), &readings) {
-                let weights = weights.to_vec();
-                self.pass_on(&weights);
-            }
-            thread::park_timeout(LOOK_INTERVAL);
-        }
-    }
-
-    fn read(&self, here: &[bool]) -> Vec<Option<Reading>> {
-        let all = self.handle.shards().zip(self.handle.stats()).zip(here);
-        let read = |((shard, stats), here): ((ShardId, crate::ShardStats), &bool)| {
-            // After the counts: one that falls asleep in between has published them.
-            let (_, asleep) = self.handle.fleet().progress(shard).filter(|_| *here)?;
-            Some(Reading {
-                turns: stats.turns,
-                asleep,
-                busy: Duration::from_nanos(stats.busy_nanos),
-                connections: stats.connections,
-                accepts: stats.accepts,
-            })
-        };
-        all.map(read).collect()
-    }
-
-    fn pass_on(&self, weights: &[u16]) {
-        for (group, address) in &self.groups {
-            if let Err(error) = group.weigh(weights) {
-                (self.observer)(Event::NotSteered { address: *address, error });
-            }
         }
     }
 }

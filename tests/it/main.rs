@@ -11,6 +11,8 @@ mod compare;
 mod net;
 #[cfg(feature = "cli")]
 mod serve;
+#[cfg(feature = "server")]
+mod steering;
 
 mod calls;
 mod fairness;
