@@ -2,7 +2,10 @@
 //!
 //! Plain data. What a policy decides from is passed in; nothing here reads a clock, a counter or a socket.
 
+#[cfg(feature = "server")]
 pub(crate) mod moves;
+#[cfg(feature = "server")]
+pub(crate) mod weights;
 
 use std::fmt;
 use std::str::FromStr;
@@ -59,6 +62,11 @@ impl Policy {
         Policy::Least,
         Policy::RoundRobin,
     ];
+
+    /// Whether the kernel runs a program that chooses among the listening sockets of a port.
+    pub(crate) const fn is_by_kernel_program(self) -> bool {
+        matches!(self, Policy::Cpu | Policy::Weighted)
+    }
 
     /// The name, as it is written in configuration.
     pub const fn name(self) -> &'static str {

@@ -110,12 +110,17 @@ impl Pool {
         }
     }
 
-    /// One thread's life.
-    fn run(&self) {
+    /// Gives the calling thread the mask that the process had when the runtime was made.
+    pub(crate) fn take_mask_back(&self) {
         if let Some(mask) = &self.0.mask {
             // Refused only where the mask was changed from outside meanwhile; then the inherited one has to do.
             let _ = mask.apply_to_current_thread();
         }
+    }
+
+    /// One thread's life.
+    fn run(&self) {
+        self.take_mask_back();
         let mut state = lock(&self.0.state);
         loop {
             if let Some(job) = state.jobs.pop_front() {

@@ -19,7 +19,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-// From accept to close; from a configuration; telling the connections of a shard to end; binding, all or nothing; responses.
+// From accept to close; from a configuration; telling the connections of a shard to end; binding, all or nothing; whose socket gets a
+// connection; responses.
 #[cfg(feature = "config")]
 mod configured;
 mod connection;
@@ -31,7 +32,9 @@ mod movable;
 mod rebalance;
 #[cfg(feature = "config")]
 mod routes;
+mod steer;
 
+use crate::balance;
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
 use crate::mode::Mode;
@@ -180,6 +183,8 @@ impl Builder {
             return Err(Error::new(ErrorKind::Config, NO_SHARDS));
         }
         let mut listeners = listen::bind_all(&self.listen, handle.shard_count())?;
+        steer::start(&listeners.groups, &listeners.addresses, handle, &self.observer)
+            .map_err(cannot_start)?;
         let moving = if self.rebalance { Some(Moving::start(handle)?) } else { None };
         let mut shards = Vec::new();
         for (shard, listeners) in handle.shards().zip(std::mem::take(&mut listeners.by_shard)) {
@@ -197,9 +202,9 @@ impl Builder {
                 }
             }
         }
-        let listen::Bound { addresses, header_timeouts, .. } = listeners;
+        let listen::Bound { addresses, header_timeouts, groups, .. } = listeners;
         let moving = moving.map(|moving| moving.number);
-        Ok(Server { addresses, header_timeouts, moving, handle: handle.clone(), shards })
+        Ok(Server { addresses, header_timeouts, groups, moving, handle: handle.clone(), shards })
     }
 
     /// [`start`](Self::start) with a service that may be sent between threads, so that it can be served in either mode:
@@ -256,9 +261,10 @@ impl Builder {
             return Err(no_address());
         }
         // One socket for all, whichever shards were named.
-        let listen: Vec<Listen> =
-            self.listen.into_iter().map(|listen| Listen { shards: None, ..listen }).collect();
-        let listen::Bound { addresses, by_shard, header_timeouts } = listen::bind_all(&listen, 1)?;
+        let for_all =
+            |listen| Listen { shards: None, balance: balance::Policy::default(), ..listen };
+        let listen: Vec<Listen> = self.listen.into_iter().map(for_all).collect();
+        let listen::Bound { addresses, by_shard, header_timeouts, .. } = listen::bind_all(&listen, 1)?;
         let listeners = by_shard.into_iter().flatten().collect();
         let (settings, observer) = (self.settings, self.observer);
         let serving = handle
@@ -266,7 +272,7 @@ impl Builder {
         match serving {
             Ok(task) => {
                 let (handle, shards) = (handle.clone(), vec![task]);
-                Ok(Server { addresses, header_timeouts, moving: None, handle, shards })
+                Ok(Server { addresses, header_timeouts, groups: Vec::new(), moving: None, handle, shards })
             }
             Err(refused) => Err(cannot_start(refused)),
         }
@@ -275,6 +281,9 @@ impl Builder {
 
 const NO_SHARDS: &str = "the server has no shards to run on: this handle is that of a block_on without a runtime; start a \
                          Runtime, and use its handle";
+
+const ONE_SOCKET: &str =
+    "no single shard can stop accepting in work-stealing mode: all accept from one socket";
 
 fn no_address() -> Error {
     Error::new(ErrorKind::Config, "the server has no address to listen on")
@@ -296,6 +305,8 @@ pub struct Server {
     /// The number of its crews, if connections may move.
     moving: Option<u64>,
     handle: Handle,
+    /// The sockets of each address; none in a pool.
+    groups: Vec<Arc<steer::Group>>,
     shards: Vec<JoinHandle<Result<(), Died>>>,
 }
 
@@ -370,6 +381,31 @@ impl Server {
             }
         };
         self.handle.post(from, give).map_err(|refused| refused.kind())
+    }
+
+    /// Has one shard stop accepting, on every address, and waits until it has closed its listening sockets. Its open
+    /// connections go on, and so does everything else on that shard; new connections go to the other shards. It cannot be
+    /// had back. A shard that accepts nowhere, or no more, is left as it is.
+    ///
+    /// No connection is lost: at once the kernel gives the shard no new ones (weight 0, whatever the policy). It goes on
+    /// accepting until every handshake that had begun by then has ended, takes what is left in its queue, and closes.
+    /// That takes about 50 ms, and longer if clients do not end their handshakes: up to about four seconds; then a
+    /// client that ends its handshake still later gets a reset (unless `net.ipv4.tcp_migrate_req` is 1). Connections
+    /// that cannot be accepted at that moment, because there are no fds, get one too. A shard that is
+    /// held up gets no new connections at once, too, and closes when it comes on.
+    ///
+    /// # Errors
+    /// It is the last that accepts on some address; or the system refuses to give the connections to others
+    /// ([`Event::NotSteered`] says when); or the runtime is in work-stealing mode, in which there is one socket for all.
+    /// Nothing has been done then.
+    ///
+    /// # Cancel safety
+    /// Dropped after its first poll, it is done all the same.
+    pub async fn stop_accepting(&self, shard: ShardId) -> Result<(), Error> {
+        if self.groups.is_empty() {
+            return Err(Error::new(ErrorKind::Config, ONE_SOCKET));
+        }
+        steer::stop_accepting(&self.groups, &self.addresses, shard).await
     }
 
     /// Waits until every shard has stopped serving: after a shutdown, or early if a listener dies or the factory panics.
@@ -502,7 +538,7 @@ where
 
 /// Accepts from one listener until the shutdown, and has each connection served.
 async fn accept_all(
-    Listening { socket, backlog, header_timeout, number }: Listening,
+    Listening { socket, backlog, header_timeout, number, place }: Listening,
     mut serve: impl FnMut(TcpStream, &ConnectionInfo, Option<Duration>),
     observer: Observer,
 ) -> Result<(), Died> {
@@ -515,7 +551,10 @@ async fn accept_all(
         let info = ConnectionInfo { listener: number, peer };
         with_current(|shard| shard.run_caught(|| serve(stream, &info, header_timeout.get())));
     };
-    let mut stop = pin!(shutdown_requested());
+    if let Err(error) = place.arrive() {
+        observer(Event::NotSteered { address, error });
+    }
+    let mut stop = pin!(place.until_close());
     loop {
         let accepted = {
             let mut accept = pin!(acceptor.accept());

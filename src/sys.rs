@@ -11,4 +11,6 @@ pub(crate) mod files;
 #[cfg_attr(not(feature = "compare"), allow(dead_code, reason = "comparing starts processes"))]
 pub(crate) mod process;
 pub(crate) mod socket;
+#[cfg(feature = "server")]
+pub(crate) mod steer;
 pub(crate) mod thread;

@@ -156,7 +156,7 @@ fn wait_a_little(writer: &std::thread::JoinHandle<()>) {
 
 /// Logs what the server tells, at most a line a second of each kind.
 fn observer(log: Log) -> impl Fn(Event) + Send + Sync {
-    let limits = Mutex::new([OncePerSecond::new(), OncePerSecond::new(), OncePerSecond::new()]);
+    let limits = Mutex::new([(); 4].map(|()| OncePerSecond::new()));
     move |event| {
         let (kind, text) = match event {
             Event::AcceptLost { shard, error } => {
@@ -174,6 +174,12 @@ fn observer(log: Log) -> impl Fn(Event) + Send + Sync {
             Event::ListenerDied { shard, address, error } => {
                 (2, format!("{shard}: the listener of {address} has failed: {error}"))
             }
+            Event::NotSteered { address, error } => (
+                3,
+                format!(
+                    "{address}: connections are spread by the system's hash, because it refuses anything else: {error}"
+                ),
+            ),
         };
         let mut limits = crate::sync::lock(&limits);
         match limits[kind].pass(Instant::now()) {

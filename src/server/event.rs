@@ -36,6 +36,15 @@ pub enum Event {
         /// Why.
         error: io::Error,
     },
+    /// The system refuses to spread the connections of an address by the policy that was asked for, for example because a
+    /// filter forbids the system call. Its hash goes on doing that, as with [`Policy::Hash`](crate::balance::Policy).
+    /// Told once for an address, by a shard or by the thread that looks at them.
+    NotSteered {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
 }
 
 /// What a service may want to know of the connection it is made for.

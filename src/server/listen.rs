@@ -1,5 +1,6 @@
 //! Where a server listens, and binding it: every address once for each of its shards, or nothing.
 
+use super::steer::{Group, Place};
 use crate::balance::Policy;
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
@@ -11,6 +12,9 @@ use std::time::Duration;
 
 /// See [`Listen::header_timeout`].
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a policy by a program and sharing a port do not go together.
+const SHARED: &str = "the program would choose among their sockets too, without knowing them";
 
 /// An address to listen on, and how.
 ///
@@ -110,6 +114,16 @@ impl Listen {
         self
     }
 
+    /// Whether what was asked for goes together.
+    fn check(&self) -> Result<(), Error> {
+        if self.share && self.balance.is_by_kernel_program() {
+            let (address, policy) = (self.address, self.balance);
+            let text = format!("{address} cannot be shared with other processes and balanced by {policy}: {SHARED}");
+            return Err(Error::new(ErrorKind::Config, text));
+        }
+        Ok(())
+    }
+
     /// Which of so many shards listen, each once, in ascending order.
     fn on(&self, count: usize) -> Result<Vec<usize>, Error> {
         let address = self.address;
@@ -162,6 +176,8 @@ pub(super) struct Bound {
     /// For each address.
     pub(super) header_timeouts: Vec<LiveTimeout>,
     pub(super) by_shard: Vec<Vec<Listening>>,
+    /// One for each address.
+    pub(super) groups: Vec<Arc<Group>>,
 }
 
 /// One shard's socket of a listened-on address.
@@ -171,6 +187,8 @@ pub(super) struct Listening {
     pub(super) header_timeout: LiveTimeout,
     /// Which of the addresses, in the order in which they were given.
     pub(super) number: usize,
+    /// Its place among the sockets of that address. After `socket`, which is to be closed first.
+    pub(super) place: Place,
 }
 
 /// Binds each address once for each of its shards. On error every socket made so far is closed.
@@ -178,9 +196,11 @@ pub(super) fn bind_all(wanted: &[Listen], shards: usize) -> Result<Bound, Error>
     let mut bound = Bound {
         addresses: Vec::new(),
         header_timeouts: Vec::new(),
+        groups: Vec::new(),
         by_shard: (0..shards).map(|_| Vec::new()).collect(),
     };
     for (number, wanted) in wanted.iter().enumerate() {
+        wanted.check()?;
         let shards = wanted.on(shards)?;
         let (mut address, only_v6) = (wanted.address, wanted.options.only_v6);
         // With SO_REUSEPORT a second instance of a program would silently share the port with the first.
@@ -190,14 +210,18 @@ pub(super) fn bind_all(wanted: &[Listen], shards: usize) -> Result<Bound, Error>
             Err(error) => return Err(cannot_bind(address, error, &bound.addresses)),
         }
         let header_timeout = LiveTimeout::new(wanted.header_timeout);
+        let group = Group::new(wanted.balance, shards.len(), wanted.share);
         for shard in shards {
             let failed = |error| cannot_bind(address, error, &bound.addresses);
             let socket = listen(address, &wanted.options).map_err(failed)?;
+            let place = Group::enter(&group, shard, &socket).map_err(failed)?;
             // The first socket of port 0 gets a port, which the others share.
             address = socket.local_addr().map_err(failed)?;
             let (backlog, header_timeout) = (wanted.options.backlog, header_timeout.clone());
-            bound.by_shard[shard].push(Listening { socket, backlog, header_timeout, number });
+            let listening = Listening { socket, backlog, header_timeout, number, place };
+            bound.by_shard[shard].push(listening);
         }
+        bound.groups.push(group);
         bound.addresses.push(address);
         bound.header_timeouts.push(header_timeout);
     }

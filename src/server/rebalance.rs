@@ -7,7 +7,6 @@ use super::crew::Crew;
 use crate::balance::moves::{Give, Looked, Moves};
 use crate::id::ShardId;
 use crate::runtime::Handle;
-use crate::sys::affinity::AffinityMask;
 use crate::time::clock;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -29,11 +28,8 @@ const QUIET: f64 = 0.02;
 /// # Errors
 /// The system gives no thread.
 pub(super) fn start(handle: Handle, number: u64, alive: Receiver<()>) -> io::Result<()> {
-    let mask = AffinityMask::current();
     let body = move || {
-        if let Ok(mask) = mask {
-            let _ = mask.apply_to_current_thread();
-        }
+        handle.fleet().pool().take_mask_back();
         let mut balance = Balance::new(handle, number);
         while alive.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
             balance.look();

@@ -13,6 +13,8 @@ mod config;
 mod net;
 #[cfg(feature = "cli")]
 mod serve;
+#[cfg(feature = "server")]
+mod steering;
 
 mod calls;
 mod fairness;

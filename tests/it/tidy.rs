@@ -72,6 +72,7 @@ const UNSAFE: &[&str] = &[
     "sys/bytes.rs",
     "sys/process.rs",
     "sys/socket.rs",
+    "sys/steer.rs",
     "task/cell.rs",
     "task/home.rs",
     "task/join.rs",
