@@ -118,7 +118,9 @@ impl Listen {
     fn check(&self) -> Result<(), Error> {
         if self.share && self.balance.is_by_kernel_program() {
             let (address, policy) = (self.address, self.balance);
-            let text = format!("{address} cannot be shared with other processes and balanced by {policy}: {SHARED}");
+            let text = format!(
+                "{address} cannot be shared with other processes and balanced by {policy}: {SHARED}"
+            );
             return Err(Error::new(ErrorKind::Config, text));
         }
         Ok(())

@@ -5,11 +5,12 @@
 
 use super::crew::Crew;
 use crate::balance::moves::{Give, Looked, Moves};
+use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
 use crate::runtime::Handle;
 use crate::time::clock;
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,11 +24,34 @@ const PER_SECOND: u32 = 1000;
 /// A shard that is less busy than this says nothing new.
 const QUIET: f64 = 0.02;
 
+/// What the shards of a server whose connections may move have in common.
+#[derive(Clone)]
+pub(super) struct Moving {
+    /// Of the crews.
+    pub(super) number: u64,
+    pub(super) alive: Sender<()>,
+}
+
+impl Moving {
+    /// Starts the thread that balances.
+    pub(super) fn start(handle: &Handle) -> Result<Moving, Error> {
+        let number = handle.fleet().next_sharded();
+        let (alive, ends) = channel();
+        match start(handle.clone(), number, ends) {
+            Ok(()) => Ok(Moving { number, alive }),
+            Err(error) => {
+                let text = format!("there is no thread to balance connections: {error}");
+                Err(Error::new(ErrorKind::Start, text).because(error))
+            }
+        }
+    }
+}
+
 /// Starts the thread. It ends when the other end of `alive` is gone.
 ///
 /// # Errors
 /// The system gives no thread.
-pub(super) fn start(handle: Handle, number: u64, alive: Receiver<()>) -> io::Result<()> {
+fn start(handle: Handle, number: u64, alive: Receiver<()>) -> io::Result<()> {
     let body = move || {
         handle.fleet().pool().take_mask_back();
         let mut balance = Balance::new(handle, number);

@@ -1,0 +1,202 @@
+//! From a listening socket to tasks that serve: the tasks that accept, on each shard of a server or in a pool.
+
+use super::connection::{Settings, connection};
+use super::crew::{Arrival, Crew};
+use super::drain::Drain;
+use super::event::{ConnectionInfo, Event, Observer};
+use super::listen::Listening;
+use super::movable::movable;
+use super::rebalance::Moving;
+use crate::id::ShardId;
+use crate::net::{Accepted, Acceptor, TcpListener, TcpStream};
+use crate::runtime::shutdown_requested;
+use crate::shard::context::with_current;
+use crate::task::failure::JoinError;
+use crate::task::join::JoinHandle;
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use hyper::{Request, Response};
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// Why serving ended before the shutdown.
+#[derive(Debug)]
+pub(super) enum Died {
+    /// A listener failed for good.
+    Listener(SocketAddr, io::Error),
+    /// The factory panicked, or the code that accepts.
+    Panicked(JoinError),
+}
+
+/// Waits for every task, or for the first that dies.
+async fn all_ended(mut tasks: Vec<JoinHandle<Result<(), Died>>>) -> Result<(), Died> {
+    std::future::poll_fn(|context| poll_all_ended(&mut tasks, context)).await
+}
+
+pub(super) fn poll_all_ended(
+    tasks: &mut Vec<JoinHandle<Result<(), Died>>>,
+    context: &mut Context<'_>,
+) -> Poll<Result<(), Died>> {
+    let mut index = 0;
+    while index < tasks.len() {
+        let Poll::Ready(ended) = Pin::new(&mut tasks[index]).poll(context) else {
+            index += 1;
+            continue;
+        };
+        drop(tasks.swap_remove(index));
+        match ended {
+            Ok(Err(died)) => return Poll::Ready(Err(died)),
+            Err(error) if error.is_panic() => return Poll::Ready(Err(Died::Panicked(error))),
+            // Ended, or cut off by the deadline of a shutdown.
+            Ok(Ok(())) | Err(_) => {}
+        }
+    }
+    if tasks.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+}
+
+/// Serves one shard's listeners until the shutdown.
+pub(super) async fn serve_shard<M, S, B>(
+    listeners: Vec<Listening>,
+    make: M,
+    settings: Settings,
+    moving: Option<Moving>,
+    observer: Observer,
+) -> Result<(), Died>
+where
+    M: Fn(&ConnectionInfo) -> S + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let drain = Arc::new(Drain::default());
+    let make = Rc::new(make);
+    let crew = moving.map(|Moving { number, alive }| {
+        let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
+        Crew::muster(number, alive, move |arrival: Arrival, crew: &Rc<Crew>| {
+            let service = make(&arrival.info);
+            drop(crate::spawn_local(movable(arrival, service, &settings, &drain, crew)));
+        })
+    });
+    let accept = |listener: Listening| {
+        let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
+        let crew = crew.clone();
+        let serve = move |stream, info: &ConnectionInfo, header_timeout| match &crew {
+            Some(crew) => crew.take(Arrival::new(stream, info, header_timeout)),
+            None => {
+                let service = make(info);
+                let task = connection(stream, service, header_timeout, &settings, &drain);
+                drop(crate::spawn_local(task));
+            }
+        };
+        crate::spawn_local(accept_all(listener, serve, observer.clone()))
+    };
+    let tasks: Vec<_> = listeners.into_iter().map(accept).collect();
+    // On its own, because the connections must be told even if every listener has died before.
+    drop(crate::spawn_local(async move {
+        shutdown_requested().await;
+        drain.begin();
+    }));
+    all_ended(tasks).await
+}
+
+/// Serves all listeners of a pool until the shutdown. Runs on one worker; what it spawns, any worker runs.
+pub(super) async fn serve_pool<M, S, B>(
+    listeners: Vec<Listening>,
+    make: M,
+    settings: Settings,
+    observer: Observer,
+) -> Result<(), Died>
+where
+    M: Fn(&ConnectionInfo) -> S + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let drain = Arc::new(Drain::default());
+    let accept = |listener: Listening| {
+        let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
+        let serve = move |stream, info: &ConnectionInfo, header_timeout| {
+            let service = make(info);
+            drop(crate::spawn(connection(stream, service, header_timeout, &settings, &drain)));
+        };
+        crate::spawn(accept_all(listener, serve, observer.clone()))
+    };
+    let tasks: Vec<_> = listeners.into_iter().map(accept).collect();
+    drop(crate::spawn(async move {
+        shutdown_requested().await;
+        drain.begin();
+    }));
+    all_ended(tasks).await
+}
+
+/// Accepts from one listener until the shutdown, and has each connection served.
+async fn accept_all(
+    Listening { socket, backlog, header_timeout, number, place }: Listening,
+    mut serve: impl FnMut(TcpStream, &ConnectionInfo, Option<Duration>),
+    observer: Observer,
+) -> Result<(), Died> {
+    let died = |error| Died::Listener("0.0.0.0:0".parse().expect("an address"), error);
+    let listener = TcpListener::from_std(socket).map_err(died)?;
+    let address = listener.local_addr().map_err(died)?;
+    let mut acceptor = Acceptor::new(listener);
+    // A service that cannot be made for a panic loses that connection, not the listener.
+    let mut serve = |stream, peer| {
+        let info = ConnectionInfo { listener: number, peer };
+        with_current(|shard| shard.run_caught(|| serve(stream, &info, header_timeout.get())));
+    };
+    if let Err(error) = place.arrive() {
+        observer(Event::NotSteered { address, error });
+    }
+    let mut stop = pin!(place.until_close());
+    loop {
+        let accepted = {
+            let mut accept = pin!(acceptor.accept());
+            std::future::poll_fn(|context| first(stop.as_mut(), accept.as_mut(), context)).await
+        };
+        match accepted {
+            None => break,
+            Some(Ok(Accepted::Connection(stream, peer))) => serve(stream, peer),
+            Some(Ok(Accepted::Lost(error))) => {
+                observer(Event::AcceptLost { shard: this_shard(), error });
+            }
+            Some(Ok(Accepted::Paused(error, pause))) => {
+                observer(Event::AcceptPaused { shard: this_shard(), error, pause });
+            }
+            Some(Err(error)) => {
+                let copy = io::Error::new(error.kind(), error.to_string());
+                observer(Event::ListenerDied { shard: this_shard(), address, error: copy });
+                return Err(Died::Listener(address, error));
+            }
+        }
+    }
+    // As many as can have been waiting: those who come meanwhile must not keep it.
+    acceptor.drain().take(backlog as usize + 1).for_each(|(stream, peer)| serve(stream, peer));
+    Ok(())
+}
+
+/// Where the task that accepts runs just now: in a pool, another worker each time.
+fn this_shard() -> ShardId {
+    ShardId::current().expect("it accepts on a runtime's shard")
+}
+
+/// The second future's output, or none if the first is ready.
+fn first<T>(
+    stop: Pin<&mut impl Future<Output = ()>>,
+    work: Pin<&mut impl Future<Output = T>>,
+    context: &mut Context<'_>,
+) -> Poll<Option<T>> {
+    match stop.poll(context) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => work.poll(context).map(Some),
+    }
+}
