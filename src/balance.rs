@@ -37,11 +37,13 @@ pub enum Policy {
     /// many connections only.
     #[default]
     Hash,
-    /// The shard whose CPU the packet arrived on. For network cards that spread their queues over the CPUs; on the
-    /// loopback device it is the client's CPU, which is the wrong one.
+    /// The shard whose CPU the packet arrived on; for a CPU without a shard, and while the server starts, as `Hash`. For
+    /// network cards that spread their queues over the CPUs; on the loopback device it is the client's CPU, which is the
+    /// wrong one. A shard that is not pinned to one CPU has none, and gets what is left to the hash.
     Cpu,
-    /// The kernel draws lots, weighted by how busy each shard has been lately; one that is held up or closes gets
-    /// none. For work that is uneven.
+    /// The kernel draws lots, weighted so that all shards become equally busy; one that has been held up for about 75 ms
+    /// gets none until it has come on. For work that is uneven. What comes before a stall is noticed waits for it, and so
+    /// do connections that the shard has already.
     Weighted,
     /// The shard that accepts compares itself with two others, and hands the connection over if one is clearly less
     /// loaded. For few and long connections.

@@ -319,8 +319,8 @@ mod tests {
         let mut owed = [0.0; 2];
         for step in 0..800 {
             if step % 40 == 0 && step < 600 {
-                for shard in 0..2 {
-                    owed[shard] += plant.part(shard);
+                for (shard, owed) in owed.iter_mut().enumerate() {
+                    *owed += plant.part(shard);
                 }
                 let next = if owed[0] >= owed[1] { 0 } else { 1 };
                 owed[next] -= 1.0;
@@ -420,7 +420,7 @@ mod tests {
                 }
                 let given = weights.look(now, &readings.map(Some)).map(<[u16]>::to_vec);
                 for weights in given.iter().chain([&weights.weights()]) {
-                    prop_assert!(weights.iter().any(|&weight| weight == WEIGHT_MAX));
+                    prop_assert!(weights.contains(&WEIGHT_MAX));
                     prop_assert!(weights.iter().all(|&weight| weight <= WEIGHT_MAX));
                     prop_assert!(weights.iter().all(|&weight| weight == 0 || weight >= 15));
                 }

@@ -303,6 +303,81 @@ fn a_shard_that_is_stuck_stops_accepting_when_it_comes_on() {
     });
 }
 
+/// Has the kernel take the end of a handshake with this address for lost until data comes, so that a connection stays
+/// half open for as long as the client says nothing.
+#[allow(unsafe_code)]
+fn defer(address: SocketAddr) {
+    use std::os::fd::BorrowedFd;
+    let entries = std::fs::read_dir("/proc/self/fd").expect("Linux");
+    let numbers: Vec<i32> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let mut found = 0;
+    for number in numbers {
+        // SAFETY: this process runs one test, which opens and closes nothing meanwhile, but the directory above.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        let socket = socket2::SockRef::from(&fd);
+        let is_ours = socket.is_listener().unwrap_or(false)
+            && socket.local_addr().is_ok_and(|own| own.as_socket() == Some(address));
+        if is_ours {
+            let seconds: libc::c_int = 30;
+            // SAFETY: the value is an integer that lives until the call returns.
+            let set = unsafe {
+                let value = (&raw const seconds).cast();
+                libc::setsockopt(number, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, value, 4)
+            };
+            assert_eq!(set, 0);
+            found += 1;
+        }
+    }
+    assert!(found >= 2, "both shards listen");
+}
+
+#[test]
+fn a_close_waits_for_handshakes_that_have_begun_but_not_for_ever() {
+    const NAME: &str = "steering::a_close_waits_for_handshakes_that_have_begun_but_not_for_ever";
+    let outcome = process::alone(NAME, &[], || {
+        within_reason(|| {
+            let runtime = shards(2);
+            let (server, address) = served_by(&runtime, Policy::Hash);
+            // Both accept.
+            drop([FIRST, SECOND].map(|shard| on_shard(address, shard)));
+            let half_open = || -> Vec<Kept> {
+                (0..30).map(|_| Kept::open(address).expect("connected")).collect()
+            };
+            defer(address);
+            let mut clients = half_open();
+            let mut stopping = Box::pin(server.stop_accepting(SECOND));
+            assert!(poll_once(&mut stopping).is_pending());
+            // Twice as long as it takes with nobody to wait for.
+            thread::sleep(Duration::from_millis(150));
+            assert!(poll_once(&mut stopping).is_pending());
+            let mut by = [0; 2];
+            for client in &mut clients {
+                by[client.get("/").expect("answered")] += 1;
+            }
+            assert!(by[1] > 0, "some were those of the shard that closes: {by:?}");
+            wait(stopping).expect("closed");
+            assert_eq!(counts(address, 50), [50, 0, 0]);
+
+            // Clients that do not go on are not waited for.
+            let runtime = shards(2);
+            let (server, address) = served_by(&runtime, Policy::Weighted);
+            drop([FIRST, SECOND].map(|shard| on_shard(address, shard)));
+            defer(address);
+            let mut clients = half_open();
+            let began = Instant::now();
+            wait(server.stop_accepting(SECOND)).expect("closed");
+            let took = began.elapsed();
+            assert!(took > Duration::from_secs(3), "{took:?}");
+            let answered = clients.iter_mut().filter_map(|client| client.get("/").ok()).count();
+            assert!(answered > 0 && answered < 30, "those of the other are answered: {answered}");
+        });
+    });
+    if let Some(outcome) = outcome {
+        outcome.passed();
+    }
+}
+
 #[test]
 fn a_shutdown_ends_a_close_that_has_begun() {
     within_reason(|| {
