@@ -1,7 +1,8 @@
 //! The sharded HTTP/1.1 server.
 //!
 //! Every shard has a listening socket of its own on the same port (`SO_REUSEPORT`), accepts from it, and serves what it
-//! accepted; the kernel spreads connections over the sockets. A service is made on each shard by a factory, lives
+//! accepted; the kernel spreads connections over the sockets, and a [`Policy`](crate::balance::Policy) may have them handed
+//! over to another shard before anything is read. A service is made on each shard by a factory, lives
 //! there, and need be neither `Send` nor `Sync`.
 //!
 //! ```no_run
@@ -19,10 +20,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-// From accept to close; telling the connections of a shard to end; binding, all or nothing.
+// From accept to close; telling the connections of a shard to end; binding, all or nothing; who gets what was accepted.
 mod connection;
 mod drain;
 mod listen;
+mod spread;
 
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
@@ -38,11 +40,13 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 pub use listen::Listen;
 use listen::Listening;
+use spread::{Counted, Part};
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -150,12 +154,13 @@ impl Builder {
             return Err(Error::new(ErrorKind::Config, NO_SHARDS));
         }
         let listeners = listen::bind_all(&self.listen, handle.shard_count())?;
+        let parts = spread::parts(&self.listen, handle)?;
         let mut shards = Vec::new();
-        for (shard, listeners) in handle.shards().zip(listeners.by_shard) {
+        for ((shard, listeners), part) in handle.shards().zip(listeners.by_shard).zip(parts) {
             let (factory, settings, observer) =
                 (factory.clone(), self.settings.clone(), self.observer.clone());
             let task = handle.spawn_on(shard, move || {
-                serve_shard(listeners, factory(shard), settings, observer)
+                serve_shard(listeners, factory(shard), settings, observer, part)
             });
             match task {
                 Ok(task) => shards.push(task),
@@ -304,6 +309,7 @@ async fn serve_shard<S, B>(
     service: S,
     settings: Settings,
     observer: Observer,
+    part: Option<Part>,
 ) -> Result<(), Died>
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + 'static,
@@ -312,10 +318,24 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let drain = Arc::new(Drain::default());
+    let known = drain.clone();
+    let serve = Rc::new(move |stream: TcpStream, counted: Option<Counted>| {
+        let connection = connection(stream, service.clone(), &settings, &known, counted);
+        drop(crate::spawn_local(connection));
+    });
+    let taken = serve.clone();
+    let (seat, spreads) =
+        part.map(|part| part.begin(move |stream, counted| taken(stream, Some(counted)))).unzip();
+    let mut spreads = spreads.into_iter().flatten();
     let accept = |listener: Listening| {
-        let (service, drain, settings) = (service.clone(), drain.clone(), settings.clone());
-        let serve = move |stream| {
-            drop(crate::spawn_local(connection(stream, service.clone(), &settings, &drain)));
+        let (serve, mut spread) = (serve.clone(), spreads.next());
+        let serve = move |stream| match &mut spread {
+            None => serve(stream, None),
+            Some(spread) => {
+                if let Some((stream, counted)) = spread.place(stream) {
+                    serve(stream, Some(counted));
+                }
+            }
         };
         crate::spawn_local(accept_all(listener, serve, observer.clone()))
     };
@@ -323,6 +343,7 @@ where
     // On its own, because the connections must be told even if every listener has died before.
     drop(crate::spawn_local(async move {
         shutdown_requested().await;
+        seat.iter().for_each(|seat| seat.close());
         drain.begin();
     }));
     all_ended(tasks).await
@@ -347,7 +368,7 @@ where
     let accept = |listener: Listening| {
         let (service, drain, settings) = (service.clone(), drain.clone(), settings.clone());
         let serve = move |stream| {
-            drop(crate::spawn(connection(stream, service.clone(), &settings, &drain)));
+            drop(crate::spawn(connection(stream, service.clone(), &settings, &drain, None)));
         };
         crate::spawn(accept_all(listener, serve, observer.clone()))
     };

@@ -1,6 +1,7 @@
 //! One connection: from accept to close, on one shard, as one task.
 
 use super::drain::Drain;
+use super::spread::Counted;
 use crate::http::{Io, Timer};
 use crate::net::TcpStream;
 use crate::shard::context::with_current;
@@ -34,6 +35,7 @@ pub(super) fn connection<S, B>(
     service: S,
     settings: &Settings,
     drain: &Arc<Drain>,
+    counted: Option<Counted>,
 ) -> Connection<http1::UpgradeableConnection<Io<TcpStream>, S>>
 where
     S: Service<Request<Incoming>, Response = Response<B>> + 'static,
@@ -44,7 +46,7 @@ where
     let mut http = http1::Builder::new();
     http.timer(Timer).header_read_timeout(settings.header_timeout).writev(settings.vectored_writes);
     let http = http.serve_connection(Io::new(stream), service).with_upgrades();
-    Connection { http, open: Open::new(drain.clone()), told: false }
+    Connection { http, open: Open::new(drain.clone(), counted), told: false }
 }
 
 pin_project_lite::pin_project! {
@@ -99,12 +101,13 @@ impl<C: Graceful> Future for Connection<C> {
 struct Open {
     drain: Arc<Drain>,
     number: Option<u32>,
+    _counted: Option<Counted>,
 }
 
 impl Open {
-    fn new(drain: Arc<Drain>) -> Open {
+    fn new(drain: Arc<Drain>, counted: Option<Counted>) -> Open {
         with_current(|shard| add(&shard.counters.connections, 1));
-        Open { drain, number: None }
+        Open { drain, number: None, _counted: counted }
     }
 
     #[inline(always)]

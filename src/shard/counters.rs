@@ -68,6 +68,12 @@ counters! {
     accept_errors,
     /// Connections that the HTTP server has open now. In work-stealing mode those of all workers, at the first.
     connections,
+    /// Connections that the HTTP server accepted here and handed over to another shard, as a
+    /// [`Policy`](crate::balance::Policy) says. They are among the `accepts` here.
+    connections_handed_over,
+    /// Connections that another shard accepted and handed over to this one. They are not among the `accepts` here. Over all
+    /// shards there are as many as were handed over, but those on their way and those that a shutdown's deadline cut off.
+    connections_taken_over,
     /// Sockets that moved here from another shard.
     sockets_adopted,
     /// Tasks that a worker took out of another's queue. Work-stealing mode only.
