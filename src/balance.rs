@@ -3,6 +3,8 @@
 //! Plain data. What a policy decides from is passed in; nothing here reads a clock, a counter or a socket.
 
 #[cfg(feature = "server")]
+pub(crate) mod choice;
+#[cfg(feature = "server")]
 pub(crate) mod moves;
 #[cfg(feature = "server")]
 pub(crate) mod weights;
@@ -11,6 +13,13 @@ use std::fmt;
 use std::str::FromStr;
 
 /// How the connections of one listening address are spread over the shards that serve it.
+///
+/// With [`P2c`](Policy::P2c), [`Least`](Policy::Least) and [`RoundRobin`](Policy::RoundRobin) the kernel spreads as with
+/// [`Hash`](Policy::Hash), and the shard that accepts a connection may hand it over to another, before anything is read
+/// from it. The other serves it with its own service. A hand-over is one message and waits for nothing: if the inbox of
+/// the other shard is full, or it takes no connections because it stops or its service could not be made, the shard that has
+/// accepted keeps the connection. So a distribution is exact only while inboxes have room. The connections that count
+/// are those which the server has open, on all its listeners. What has been handed over counts at once.
 ///
 /// # In writing
 ///
@@ -45,12 +54,14 @@ pub enum Policy {
     /// gets none until it has come on. For work that is uneven. What comes before a stall is noticed waits for it, and so
     /// do connections that the shard has already.
     Weighted,
-    /// The shard that accepts compares itself with two others, and hands the connection over if one is clearly less
-    /// loaded. For few and long connections.
+    /// The shard that accepts compares its number of open connections with those of two others, drawn by lot, and hands the
+    /// connection over if one of them has clearly fewer: one fewer for each 32 that it has itself, and one more. For few
+    /// and long connections. It compares connections, not the work in them.
     P2c,
-    /// The shard that has the fewest connections. For few connections of equal weight.
+    /// The shard that has the fewest open connections; if the one that accepts is among them, it keeps it. It looks at every
+    /// shard of the listener for each connection. For few connections of equal weight.
     Least,
-    /// One shard after the other.
+    /// One shard after the other, whatever each has to do: the shards of a listener share one counter. For tests.
     RoundRobin,
 }
 

@@ -1,7 +1,8 @@
 //! The sharded HTTP/1.1 server.
 //!
 //! Every shard has a listening socket of its own on the same port (`SO_REUSEPORT`), accepts from it, and serves what it
-//! accepted; the kernel spreads connections over the sockets. A service is made on each shard by a factory, lives
+//! accepted; the kernel spreads connections over the sockets, and a [`Policy`](crate::balance::Policy) may have them handed
+//! over to another shard before anything is read. A service is made on each shard by a factory, lives
 //! there, and need be neither `Send` nor `Sync`.
 //!
 //! ```no_run
@@ -21,6 +22,7 @@
 
 // What each file does stands at its head.
 mod accept;
+mod arrival;
 #[cfg(feature = "config")]
 mod configured;
 mod connection;
@@ -32,6 +34,7 @@ mod movable;
 mod rebalance;
 #[cfg(feature = "config")]
 mod routes;
+mod spread;
 mod steer;
 
 use crate::balance;
@@ -40,7 +43,7 @@ use crate::id::ShardId;
 use crate::mode::Mode;
 use crate::runtime::{Handle, SubmitErrorKind};
 use crate::task::join::JoinHandle;
-use accept::{Died, poll_all_ended, serve_pool, serve_shard};
+use accept::{Died, Station, poll_all_ended, serve_pool, serve_shard};
 use connection::Settings;
 use crew::Crew;
 use event::Observer;
@@ -175,18 +178,24 @@ impl Builder {
         if handle.shard_count() == 0 {
             return Err(Error::new(ErrorKind::Config, NO_SHARDS));
         }
-        let mut listeners = listen::bind_all(&self.listen, handle.shard_count())?;
-        steer::start(&listeners.groups, &listeners.addresses, handle, &self.observer)
+        let mut bound = listen::bind_all(&self.listen, handle.shard_count())?;
+        steer::start(&bound.groups, &bound.addresses, handle, &self.observer)
             .map_err(cannot_start)?;
+        let parts = spread::parts(&self.listen, handle)?;
         let moving = if self.rebalance { Some(Moving::start(handle)?) } else { None };
         let mut shards = Vec::new();
-        for (shard, listeners) in handle.shards().zip(std::mem::take(&mut listeners.by_shard)) {
-            let (factory, settings, observer) =
-                (factory.clone(), self.settings.clone(), self.observer.clone());
-            let moving = moving.clone();
-            let task = handle.spawn_on(shard, move || {
-                serve_shard(listeners, factory(shard), settings, moving, observer)
-            });
+        let by_shard = std::mem::take(&mut bound.by_shard);
+        for ((shard, listeners), part) in handle.shards().zip(by_shard).zip(parts) {
+            let station = Station {
+                listeners,
+                header_timeouts: bound.header_timeouts.clone(),
+                settings: self.settings.clone(),
+                moving: moving.clone(),
+                part,
+                observer: self.observer.clone(),
+            };
+            let factory = factory.clone();
+            let task = handle.spawn_on(shard, move || serve_shard(station, factory(shard)));
             match task {
                 Ok(task) => shards.push(task),
                 Err(refused) => {
@@ -195,7 +204,7 @@ impl Builder {
                 }
             }
         }
-        let listen::Bound { addresses, header_timeouts, groups, .. } = listeners;
+        let listen::Bound { addresses, header_timeouts, groups, .. } = bound;
         let moving = moving.map(|moving| moving.number);
         Ok(Server { addresses, header_timeouts, groups, moving, handle: handle.clone(), shards })
     }

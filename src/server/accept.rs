@@ -1,19 +1,21 @@
 //! From a listening socket to tasks that serve: the tasks that accept, on each shard of a server or in a pool.
 
+use super::arrival::Arrival;
 use super::connection::{Settings, connection};
-use super::crew::{Arrival, Crew};
+use super::crew::Crew;
 use super::drain::Drain;
 use super::event::{ConnectionInfo, Event, Observer};
-use super::listen::Listening;
+use super::listen::{Listening, LiveTimeout};
 use super::movable::movable;
 use super::rebalance::Moving;
+use super::spread::{Counted, Part};
 use crate::id::ShardId;
 use crate::net::{Accepted, Acceptor, TcpListener, TcpStream};
 use crate::runtime::shutdown_requested;
 use crate::shard::context::with_current;
 use crate::task::failure::JoinError;
 use crate::task::join::JoinHandle;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
 use std::future::Future;
@@ -23,7 +25,6 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 /// Why serving ended before the shutdown.
 #[derive(Debug)]
@@ -60,14 +61,21 @@ pub(super) fn poll_all_ended(
     if tasks.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
 }
 
+/// What one shard has of a server.
+pub(super) struct Station {
+    pub(super) listeners: Vec<Listening>,
+    /// Of all addresses of the server: connections of any may be handed over to this shard.
+    pub(super) header_timeouts: Vec<LiveTimeout>,
+    pub(super) settings: Settings,
+    /// Set if connections may move.
+    pub(super) moving: Option<Moving>,
+    /// Set if a shard that accepts may hand over.
+    pub(super) part: Option<Part>,
+    pub(super) observer: Observer,
+}
+
 /// Serves one shard's listeners until the shutdown.
-pub(super) async fn serve_shard<M, S, B>(
-    listeners: Vec<Listening>,
-    make: M,
-    settings: Settings,
-    moving: Option<Moving>,
-    observer: Observer,
-) -> Result<(), Died>
+pub(super) async fn serve_shard<M, S, B>(station: Station, make: M) -> Result<(), Died>
 where
     M: Fn(&ConnectionInfo) -> S + 'static,
     S: Service<Request<Incoming>, Response = Response<B>> + 'static,
@@ -75,24 +83,45 @@ where
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let Station { listeners, header_timeouts, settings, moving, part, observer } = station;
     let drain = Arc::new(Drain::default());
     let make = Rc::new(make);
     let crew = moving.map(|Moving { number, alive }| {
         let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
-        Crew::muster(number, alive, move |arrival: Arrival, crew: &Rc<Crew>| {
+        let seats = part.as_ref().map(|part| part.seats.clone());
+        Crew::muster(number, alive, seats, move |arrival: Arrival, crew: &Rc<Crew>| {
             let service = make(&arrival.info);
             drop(crate::spawn_local(movable(arrival, service, &settings, &drain, crew)));
         })
     });
+    let known = drain.clone();
+    let serve = Rc::new(move |arrival: Arrival| match &crew {
+        Some(crew) => crew.take(arrival),
+        None => {
+            let service = make(&arrival.info);
+            drop(crate::spawn_local(connection(arrival, service, &settings, &known)));
+        }
+    });
+    let handed = serve.clone();
+    let take_over = move |stream: TcpStream, listener: usize, counted| {
+        // One without a peer has been reset on the way.
+        let Ok(peer) = stream.peer_addr() else { return };
+        handed(accepted(stream, listener, peer, &header_timeouts[listener], Some(counted)));
+    };
+    let (seat, spreads) = part.map(|part| part.begin(take_over)).unzip();
+    let mut spreads = spreads.into_iter().flatten();
     let accept = |listener: Listening| {
-        let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
-        let crew = crew.clone();
-        let serve = move |stream, info: &ConnectionInfo, header_timeout| match &crew {
-            Some(crew) => crew.take(Arrival::new(stream, info, header_timeout)),
-            None => {
-                let service = make(info);
-                let task = connection(stream, service, header_timeout, &settings, &drain);
-                drop(crate::spawn_local(task));
+        let (serve, mut spread) = (serve.clone(), spreads.next());
+        let (number, timeout) = (listener.number, listener.header_timeout.clone());
+        let serve = move |stream, peer| {
+            let placed = match &mut spread {
+                None => Some((stream, None)),
+                Some(spread) => {
+                    spread.place(stream).map(|(stream, counted)| (stream, Some(counted)))
+                }
+            };
+            if let Some((stream, counted)) = placed {
+                serve(accepted(stream, number, peer, &timeout, counted));
             }
         };
         crate::spawn_local(accept_all(listener, serve, observer.clone()))
@@ -101,9 +130,22 @@ where
     // On its own, because the connections must be told even if every listener has died before.
     drop(crate::spawn_local(async move {
         shutdown_requested().await;
+        seat.iter().for_each(|seat| seat.close());
         drain.begin();
     }));
     all_ended(tasks).await
+}
+
+/// A connection that nothing has been read from yet.
+fn accepted(
+    stream: TcpStream,
+    listener: usize,
+    peer: SocketAddr,
+    header_timeout: &LiveTimeout,
+    counted: Option<Counted>,
+) -> Arrival {
+    let (info, read) = (ConnectionInfo { listener, peer }, Bytes::new());
+    Arrival { stream, read, info, header_timeout: header_timeout.get(), counted }
 }
 
 /// Serves all listeners of a pool until the shutdown. Runs on one worker; what it spawns, any worker runs.
@@ -125,9 +167,11 @@ where
     let drain = Arc::new(Drain::default());
     let accept = |listener: Listening| {
         let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
-        let serve = move |stream, info: &ConnectionInfo, header_timeout| {
-            let service = make(info);
-            drop(crate::spawn(connection(stream, service, header_timeout, &settings, &drain)));
+        let (number, timeout) = (listener.number, listener.header_timeout.clone());
+        let serve = move |stream, peer| {
+            let arrival = accepted(stream, number, peer, &timeout, None);
+            let service = make(&arrival.info);
+            drop(crate::spawn(connection(arrival, service, &settings, &drain)));
         };
         crate::spawn(accept_all(listener, serve, observer.clone()))
     };
@@ -141,8 +185,8 @@ where
 
 /// Accepts from one listener until the shutdown, and has each connection served.
 async fn accept_all(
-    Listening { socket, backlog, header_timeout, number, place }: Listening,
-    mut serve: impl FnMut(TcpStream, &ConnectionInfo, Option<Duration>),
+    Listening { socket, backlog, place, .. }: Listening,
+    mut serve: impl FnMut(TcpStream, SocketAddr),
     observer: Observer,
 ) -> Result<(), Died> {
     let died = |error| Died::Listener("0.0.0.0:0".parse().expect("an address"), error);
@@ -151,8 +195,7 @@ async fn accept_all(
     let mut acceptor = Acceptor::new(listener);
     // A service that cannot be made for a panic loses that connection, not the listener.
     let mut serve = |stream, peer| {
-        let info = ConnectionInfo { listener: number, peer };
-        with_current(|shard| shard.run_caught(|| serve(stream, &info, header_timeout.get())));
+        with_current(|shard| shard.run_caught(|| serve(stream, peer)));
     };
     if let Err(error) = place.arrive() {
         observer(Event::NotSteered { address, error });

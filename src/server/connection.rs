@@ -1,6 +1,8 @@
 //! One connection: from accept to close, on one shard, as one task.
 
+use super::arrival::Arrival;
 use super::drain::Drain;
+use super::spread::Counted;
 use crate::http::{Io, Timer};
 use crate::net::TcpStream;
 use crate::shard::context::with_current;
@@ -30,9 +32,8 @@ pub(super) fn http1(header_timeout: Option<Duration>, settings: &Settings) -> ht
 
 /// The task of a new connection.
 pub(super) fn connection<S, B>(
-    stream: TcpStream,
+    arrival: Arrival,
     service: S,
-    header_timeout: Option<Duration>,
     settings: &Settings,
     drain: &Arc<Drain>,
 ) -> Connection<http1::UpgradeableConnection<Io<TcpStream>, S>>
@@ -42,9 +43,11 @@ where
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    // What was read elsewhere comes only with connections that move, which are of another kind.
+    let Arrival { stream, header_timeout, counted, .. } = arrival;
     let http =
         http1(header_timeout, settings).serve_connection(Io::new(stream), service).with_upgrades();
-    Connection { http, open: Open::new(drain.clone()), told: false }
+    Connection { http, open: Open::new(drain.clone(), counted), told: false }
 }
 
 pin_project_lite::pin_project! {
@@ -99,12 +102,18 @@ impl<C: Graceful> Future for Connection<C> {
 pub(super) struct Open {
     drain: Arc<Drain>,
     number: Option<u32>,
+    counted: Option<Counted>,
 }
 
 impl Open {
-    pub(super) fn new(drain: Arc<Drain>) -> Open {
+    pub(super) fn new(drain: Arc<Drain>, counted: Option<Counted>) -> Open {
         with_current(|shard| add(&shard.counters.connections, 1));
-        Open { drain, number: None }
+        Open { drain, number: None, counted }
+    }
+
+    /// It goes to another shard, and counts there.
+    pub(super) fn uncount(&mut self) -> Option<Counted> {
+        self.counted.take()
     }
 
     /// Whether the server drains.

@@ -3,40 +3,20 @@
 //! Kept on the shard under a number that is the same on every shard of the server, so that a message can find it. Nothing in it
 //! is touched by another thread; what a connection's [`Probe`] tells it shares with that connection only.
 
-use super::event::ConnectionInfo;
-use super::movable::{Between, Probe};
+use super::arrival::Arrival;
+use super::movable::Probe;
+use super::spread::{Counted, Seats};
 use crate::id::ShardId;
-use crate::net::TcpStream;
 use crate::runtime::Handle;
 use crate::shard::context::with_current;
 use crate::sys::thread::own_cpu_time;
 use crate::table::Table;
 use crate::task::home::add;
-use hyper::body::Bytes;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
-
-/// A connection that is to be served here.
-pub(super) struct Arrival {
-    pub(super) between: Between,
-    pub(super) info: ConnectionInfo,
-    pub(super) header_timeout: Option<Duration>,
-}
-
-impl Arrival {
-    /// One that has just been accepted.
-    pub(super) fn new(
-        stream: TcpStream,
-        info: &ConnectionInfo,
-        header_timeout: Option<Duration>,
-    ) -> Arrival {
-        let between = Between { stream, read: Bytes::new() };
-        Arrival { between, info: *info, header_timeout }
-    }
-}
 
 /// Starts the task of a connection.
 type Serve = Box<dyn Fn(Arrival, &Rc<Crew>)>;
@@ -45,6 +25,9 @@ type Serve = Box<dyn Fn(Arrival, &Rc<Crew>)>;
 pub(super) struct Crew {
     number: u64,
     handle: Handle,
+    shard: ShardId,
+    /// Where connections count; none if shards are not chosen by that.
+    seats: Option<Seats>,
     serve: Serve,
     members: RefCell<Table<Member>>,
     /// When the last crew is gone, whoever listens knows that the server is.
@@ -79,11 +62,14 @@ impl Crew {
     pub(super) fn muster(
         number: u64,
         alive: Sender<()>,
+        seats: Option<Seats>,
         serve: impl Fn(Arrival, &Rc<Crew>) + 'static,
     ) -> Rc<Crew> {
         let crew = Rc::new(Crew {
             number,
             handle: Handle::current(),
+            shard: ShardId::current().expect("a server's shard"),
+            seats,
             serve: Box::new(serve),
             members: RefCell::new(Table::new()),
             _alive: alive,
@@ -99,22 +85,32 @@ impl Crew {
     }
 
     /// Serves a connection here.
-    pub(super) fn take(self: &Rc<Crew>, arrival: Arrival) {
+    pub(super) fn take(self: &Rc<Crew>, mut arrival: Arrival) {
+        if !arrival.counted.as_ref().is_some_and(|counted| counted.is_at(self.shard)) {
+            arrival.counted = self.count_at(self.shard);
+        }
         (self.serve)(arrival, self);
     }
 
-    /// Sends a connection to another shard; if that has no room for the message, or is no more, it stays here.
+    /// Sends a connection to another shard, where it counts at once; if that has no room for the message, or is no more, it
+    /// stays here.
     pub(super) fn send(self: &Rc<Crew>, to: ShardId, arrival: Arrival) {
-        let number = self.number;
+        let (number, counted) = (self.number, self.count_at(to));
         let arrive = move || {
             let Some(crew) = Crew::here(number) else { return };
             with_current(|shard| add(&shard.counters.connections_arrived, 1));
-            crew.take(arrival);
+            crew.take(Arrival { counted, ..arrival });
         };
-        match self.handle.post(to, arrive) {
-            Ok(()) => drop(with_current(|shard| add(&shard.counters.connections_moved, 1))),
-            Err(refused) => (refused.into_inner())(),
+        let sent = self.handle.post(to, arrive);
+        // Also where it comes back: as many arrive as go.
+        with_current(|shard| add(&shard.counters.connections_moved, 1));
+        if let Err(refused) = sent {
+            (refused.into_inner())();
         }
+    }
+
+    fn count_at(&self, shard: ShardId) -> Option<Counted> {
+        self.seats.as_ref().map(|seats| Counted::new(&seats[shard.index()]))
     }
 
     /// A connection that is here from now on. Returns the number under which it leaves.

@@ -101,7 +101,7 @@ impl Listen {
         self
     }
 
-    /// Which of its shards gets a connection. Default: [`Policy::Hash`]. In work-stealing mode it means nothing: any worker
+    /// Which of its shards gets a connection, one of those that [serve it](Self::shards). Default: [`Policy::Hash`]. In work-stealing mode it means nothing: any worker
     /// serves any connection.
     pub fn balance(mut self, policy: Policy) -> Self {
         self.balance = policy;
@@ -127,7 +127,7 @@ impl Listen {
     }
 
     /// Which of so many shards listen, each once, in ascending order.
-    fn on(&self, count: usize) -> Result<Vec<usize>, Error> {
+    pub(super) fn on(&self, count: usize) -> Result<Vec<usize>, Error> {
         let address = self.address;
         let Some(shards) = &self.shards else { return Ok((0..count).collect()) };
         let mut shards: Vec<usize> = shards.iter().map(|shard| shard.index()).collect();

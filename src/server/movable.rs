@@ -7,8 +7,9 @@
 //! The pieces around hyper share a [`Probe`]. One thread at a time touches it; it is atomic because hyper wants what it
 //! reads from to be `Send`.
 
+use super::arrival::Arrival;
 use super::connection::{Graceful, Open, Settings, http1};
-use super::crew::{Arrival, Crew};
+use super::crew::Crew;
 use super::drain::Drain;
 use super::event::ConnectionInfo;
 use crate::http::Io;
@@ -220,10 +221,10 @@ impl<B: Body> Body for CountedBody<B> {
     }
 }
 
-/// What goes to another shard: the socket, and what was read from it and not used.
+/// What is left of a connection that was taken apart: the socket, and what was read from it and not used.
 pub(super) struct Between {
-    pub(super) stream: TcpStream,
-    pub(super) read: Bytes,
+    stream: TcpStream,
+    read: Bytes,
 }
 
 /// A connection that can be taken apart between two requests.
@@ -274,13 +275,13 @@ where
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Arrival { between: Between { stream, read }, info, header_timeout } = arrival;
+    let Arrival { stream, read, info, header_timeout, counted } = arrival;
     let probe = Arc::new(Probe::default());
     let transport = Transport { io: Io::new(stream), before: read, probe: probe.clone() };
     let service = Counted { service, probe: probe.clone() };
     let http = http1(header_timeout, settings).serve_connection(transport, service).with_upgrades();
     let member = crew.join(probe.clone());
-    let (crew, open) = (crew.clone(), Open::new(drain.clone()));
+    let (crew, open) = (crew.clone(), Open::new(drain.clone(), counted));
     Movable { http: Some(http), probe, info, header_timeout, crew, member, open, told: false }
 }
 
@@ -289,9 +290,12 @@ impl<C: Divisible> Movable<C> {
     #[cold]
     fn go(&mut self, to: ShardId, context: &mut Context<'_>) {
         with_current(|shard| shard.reactor.send_gathered());
-        let Some(between) = self.http.take().and_then(C::take_apart) else { return };
-        let sent = between.stream.source().poll_all_sent(context);
-        let arrival = Arrival { between, info: self.info, header_timeout: self.header_timeout };
+        let Some(Between { stream, read }) = self.http.take().and_then(C::take_apart) else {
+            return;
+        };
+        let sent = stream.source().poll_all_sent(context);
+        let (info, header_timeout) = (self.info, self.header_timeout);
+        let arrival = Arrival { stream, read, info, header_timeout, counted: self.open.uncount() };
         match sent {
             Poll::Ready(Ok(())) => self.crew.send(to, arrival),
             // The kernel has no room, or the peer has gone: it goes on here.

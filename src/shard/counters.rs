@@ -72,6 +72,12 @@ counters! {
     connections_moved,
     /// Connections of the HTTP server that came from another shard.
     connections_arrived,
+    /// Connections that the HTTP server accepted here and handed over to another shard, as a
+    /// [`Policy`](crate::balance::Policy) says. They are among the `accepts` here.
+    connections_handed_over,
+    /// Connections that another shard accepted and handed over to this one. They are not among the `accepts` here. Over all
+    /// shards there are as many as were handed over, but those on their way and those that a shutdown's deadline cut off.
+    connections_taken_over,
     /// Sockets that moved here from another shard.
     sockets_adopted,
     /// Tasks that a worker took out of another's queue. Work-stealing mode only.

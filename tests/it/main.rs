@@ -4,8 +4,11 @@
 //! Tests that need a process of their own (its memory, its CPU mask, its death) run this program again.
 
 mod harness;
+mod pretence;
 mod process;
 
+#[cfg(feature = "cli")]
+mod balance;
 #[cfg(feature = "compare")]
 mod compare;
 #[cfg(feature = "cli")]

@@ -45,7 +45,7 @@ impl Client {
         Client::of(stream)
     }
 
-    fn of(stream: TcpStream) -> Client {
+    pub(crate) fn of(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(NEVER)).expect("set");
         stream.set_write_timeout(Some(NEVER)).expect("set");
         stream.set_nodelay(true).expect("set");
