@@ -56,6 +56,7 @@ use listen::LiveTimeout;
 use rebalance::Moving;
 #[cfg(feature = "config")]
 pub use routes::Routes;
+use spread::Seats;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -182,6 +183,7 @@ impl Builder {
         steer::start(&bound.groups, &bound.addresses, handle, &self.observer)
             .map_err(cannot_start)?;
         let parts = spread::parts(&self.listen, handle)?;
+        let seats = parts.iter().flatten().next().map(|part| part.seats.clone());
         let moving = if self.rebalance { Some(Moving::start(handle)?) } else { None };
         let mut shards = Vec::new();
         let by_shard = std::mem::take(&mut bound.by_shard);
@@ -206,7 +208,15 @@ impl Builder {
         }
         let listen::Bound { addresses, header_timeouts, groups, .. } = bound;
         let moving = moving.map(|moving| moving.number);
-        Ok(Server { addresses, header_timeouts, groups, moving, handle: handle.clone(), shards })
+        Ok(Server {
+            addresses,
+            header_timeouts,
+            groups,
+            seats,
+            moving,
+            handle: handle.clone(),
+            shards,
+        })
     }
 
     /// [`start`](Self::start) with a service that may be sent between threads, so that it can be served in either mode:
@@ -279,6 +289,7 @@ impl Builder {
                     addresses,
                     header_timeouts,
                     groups: Vec::new(),
+                    seats: None,
                     moving: None,
                     handle,
                     shards,
@@ -312,6 +323,8 @@ fn cannot_start(refused: impl fmt::Display) -> Error {
 pub struct Server {
     addresses: Vec<SocketAddr>,
     header_timeouts: Vec<LiveTimeout>,
+    /// Set if a shard that accepts may hand over.
+    seats: Option<Seats>,
     /// The number of its crews, if connections may move.
     moving: Option<u64>,
     handle: Handle,
@@ -383,7 +396,13 @@ impl Server {
         if self.groups.is_empty() {
             return Err(Error::new(ErrorKind::Config, ONE_SOCKET));
         }
-        steer::stop_accepting(&self.groups, &self.addresses, shard).await
+        let seat = self.seats.as_ref().and_then(|seats| seats.get(shard.index()));
+        seat.into_iter().for_each(|seat| seat.close());
+        let stopped = steer::stop_accepting(&self.groups, &self.addresses, shard).await;
+        if stopped.is_err() {
+            seat.into_iter().for_each(|seat| seat.open());
+        }
+        stopped
     }
 
     /// Waits until every shard has stopped serving: after a shutdown, or early if a listener dies or the factory panics.

@@ -190,6 +190,15 @@ impl Checker<'_> {
                 let what = format!("{address} is listened on by \"{name}\", at {theirs},");
                 self.twice(place.clone(), &what, places[other].clone());
             }
+            if new.share && new.balance.is_by_kernel_program() {
+                let message = format!(
+                    "\"{}\" chooses among the sockets of this process only, and the port is shared with others",
+                    new.balance
+                );
+                self.errors.push(
+                    Problem::new(table.place(&keys::BALANCE), message).of(keys::BALANCE.name),
+                );
+            }
             listeners.push(new);
             places.push(place);
         }

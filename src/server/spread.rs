@@ -47,7 +47,8 @@ impl Seat {
         (word & CLOSED == 0).then_some(word)
     }
 
-    fn open(&self) {
+    /// The shard may be given connections.
+    pub(super) fn open(&self) {
         self.word.fetch_and(!CLOSED, Ordering::Relaxed);
     }
 
