@@ -17,6 +17,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// The policies that leave a connection where the kernel has put it.
+const BY_THE_KERNEL: [Policy; 3] = [Policy::Hash, Policy::Cpu, Policy::Weighted];
+
 const ANY: &str = "127.0.0.1:0";
 
 fn listen(policy: Policy) -> Listen {
@@ -224,7 +227,7 @@ fn under_load(address: SocketAddr, act: impl FnOnce()) -> Vec<io::Result<usize>>
 #[test]
 fn a_shard_stops_accepting_under_load_and_no_connection_is_lost() {
     within_reason(|| {
-        for policy in Policy::ALL {
+        for policy in BY_THE_KERNEL {
             let runtime = shards(3);
             let (server, address) = served_by(&runtime, policy);
             let mut kept = on_shard(address, FIRST);
@@ -237,8 +240,9 @@ fn a_shard_stops_accepting_under_load_and_no_connection_is_lost() {
             // The last has taken its place, and gets what it got before.
             let after = counts(address, 200);
             assert_eq!(after[0], 0, "{policy}: {after:?}");
-            if policy != Policy::Cpu {
-                assert!(after[1] > 10 && after[2] > 10, "{policy}: {after:?}");
+            // Half for each. With the program of three sockets the last would have a quarter.
+            if policy == Policy::Hash {
+                assert!(after[1] > 70 && after[2] > 70, "{policy}: {after:?}");
             }
             assert_eq!(kept.get("/").expect("it goes on"), 0, "{policy}");
             // Again is nothing.
@@ -289,17 +293,21 @@ fn a_pool_has_one_socket_that_no_worker_can_leave() {
 #[test]
 fn a_shard_that_is_stuck_stops_accepting_when_it_comes_on() {
     within_reason(|| {
-        let runtime = shards(2);
-        let (server, address) = served_by(&runtime, Policy::Hash);
-        let mut kept = on_shard(address, SECOND);
-        let gate = Gate::close(runtime.handle(), SECOND);
-        let mut stopping = Box::pin(server.stop_accepting(SECOND));
-        assert!(poll_once(&mut stopping).is_pending());
-        // It gets nothing new from that moment.
-        assert_eq!(counts(address, 100), [100, 0, 0]);
-        gate.open();
-        wait(stopping).expect("the first is left");
-        assert_eq!(kept.get("/").expect("it goes on"), 1);
+        for policy in BY_THE_KERNEL {
+            let runtime = shards(3);
+            let (server, address) = served_by(&runtime, policy);
+            let mut kept = on_shard(address, THIRD);
+            // The third socket takes the first one's place.
+            wait(server.stop_accepting(FIRST)).expect("others are left");
+            let gate = Gate::close(runtime.handle(), THIRD);
+            let mut stopping = Box::pin(server.stop_accepting(THIRD));
+            assert!(poll_once(&mut stopping).is_pending());
+            // It gets nothing new from that moment.
+            assert_eq!(counts(address, 100), [0, 100, 0], "{policy}");
+            gate.open();
+            wait(stopping).expect("the second is left");
+            assert_eq!(kept.get("/").expect("it goes on"), 2, "{policy}");
+        }
     });
 }
 
@@ -393,7 +401,7 @@ fn a_shutdown_ends_a_close_that_has_begun() {
 #[test]
 fn a_shard_whose_service_cannot_be_made_gets_no_connections() {
     within_reason(|| {
-        for policy in Policy::ALL {
+        for policy in BY_THE_KERNEL {
             let runtime = shards(3);
             let make = |shard: ShardId| {
                 if shard == FIRST {
