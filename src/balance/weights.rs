@@ -10,7 +10,9 @@
 //!   those that come in a second): only then is to be seen what the weights have done. Small changes are not passed on.
 //! - **Nobody waits for a shard that is stuck.** One that is awake and finishes no turn for [`STALL`] has no weight, and
 //!   has its old one again when it has come on for [`RECOVERY`].
-//! - **Never nobody.** If all are stuck all weigh the same; and none that is not stuck weighs less than a 64th of another.
+//! - **Never nobody.** If all are stuck, those are taken for well that have been for less than half as long as another, since
+//!   what they lack may be no more than a CPU for a moment; if there is none, all weigh the same. None that is well weighs
+//!   less than a 64th of another.
 
 use std::time::{Duration, Instant};
 
@@ -107,6 +109,7 @@ impl Weights {
                 seen.look(now, *reading);
             }
         }
+        self.excuse(now);
         let before = self.looked_at.replace(now).unwrap_or(now);
         // A thread that was kept from looking does not know what has happened meanwhile.
         let passed = now.duration_since(before).min(Duration::from_millis(250));
@@ -117,6 +120,21 @@ impl Weights {
             self.passed_on = weights;
             &self.passed_on[..]
         })
+    }
+
+    /// If all are stuck, not all of them count as that.
+    fn excuse(&mut self, now: Instant) {
+        if self.shards.iter().any(Seen::is_live) {
+            return;
+        }
+        let stuck_for = |seen: &Seen| {
+            seen.stuck_since.map_or(Duration::ZERO, |since| now.duration_since(since))
+        };
+        let here = || self.shards.iter().filter(|seen| !seen.is_gone);
+        let longest = here().map(stuck_for).max().unwrap_or_default();
+        for seen in &mut self.shards {
+            seen.is_stuck = seen.is_stuck && stuck_for(seen) * 2 >= longest;
+        }
     }
 
     /// Moves the levels of those that are not stuck.
@@ -375,7 +393,10 @@ mod tests {
         (0..10).for_each(|_| plant.step(&[]));
         (0..10).for_each(|_| plant.step(&[0, 1]));
         assert_eq!(plant.attached, [0, 0, WEIGHT_MAX]);
-        (0..10).for_each(|_| plant.step(&[0, 1, 2]));
+        // What has just begun may be nothing.
+        (0..5).for_each(|_| plant.step(&[0, 1, 2]));
+        assert_eq!(plant.attached, [0, 0, WEIGHT_MAX]);
+        (0..20).for_each(|_| plant.step(&[0, 1, 2]));
         assert_eq!(plant.attached, [WEIGHT_MAX; 3]);
     }
 

@@ -225,7 +225,13 @@ impl State {
         };
         match outcome {
             Ok(()) => self.attached = chooses,
-            Err(_) => self.refused = true,
+            Err(_) => {
+                self.refused = true;
+                // What was in force is out of date, and nobody will mend it.
+                if std::mem::take(&mut self.attached) {
+                    let _ = detach(&first.socket);
+                }
+            }
         }
         outcome
     }

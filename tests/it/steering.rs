@@ -17,6 +17,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// The policies that leave a connection where the kernel has put it.
+const BY_THE_KERNEL: [Policy; 3] = [Policy::Hash, Policy::Cpu, Policy::Weighted];
+
 const ANY: &str = "127.0.0.1:0";
 
 fn listen(policy: Policy) -> Listen {
@@ -163,31 +166,31 @@ fn few_new_connections_wait_for_a_shard_that_is_stuck() {
         let (_server, address) = served_by(&runtime, Policy::Weighted);
         let mut blocked = on_shard(address, SECOND);
         let over = Arc::new(AtomicBool::new(false));
+        let held = over.clone();
+        let holder = thread::spawn(move || {
+            let shard = blocked.get("/block").expect("answered");
+            held.store(true, Ordering::SeqCst);
+            shard
+        });
         let began = Instant::now();
-        let clients: Vec<_> = (0..8)
-            .map(|_| {
-                let over = over.clone();
-                thread::spawn(move || {
-                    // Those who came sooner would be waiting by now.
-                    thread::sleep(Duration::from_millis(150).saturating_sub(began.elapsed()));
-                    let mut waits = Vec::new();
-                    while !over.load(Ordering::SeqCst) {
-                        let start = Instant::now();
-                        ask(address).expect("answered");
-                        waits.push(start.elapsed());
-                    }
-                    waits
-                })
-            })
-            .collect();
-        assert_eq!(blocked.get("/block").expect("answered"), 1);
-        over.store(true, Ordering::SeqCst);
-        let waits: Vec<_> =
-            clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect();
-        let long = waits.iter().filter(|wait| **wait > Duration::from_millis(400)).count();
-        println!("{} connections after 150 ms, of which {long} waited", waits.len());
-        // By the hash all clients would soon wait, so that there were hardly any.
-        assert!(waits.len() > 200 && long * 20 <= waits.len(), "{long} of {}", waits.len());
+        let mut clients = Vec::new();
+        while !over.load(Ordering::SeqCst) {
+            clients.push(thread::spawn(move || {
+                let start = Instant::now();
+                ask(address).expect("answered");
+                (start - began, start.elapsed())
+            }));
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(holder.join().expect("no panic"), 1);
+        // Ten times as long as it takes where nobody else wants the CPUs. Who comes late does not wait long.
+        let late = |(start, _): &(Duration, Duration)| (500..1500).contains(&start.as_millis());
+        let times = clients.into_iter().map(|client| client.join().expect("no panic"));
+        let times: Vec<_> = times.filter(late).collect();
+        let waited = times.iter().filter(|(_, took)| *took > Duration::from_millis(400)).count();
+        println!("{} connections, of which {waited} waited", times.len());
+        // By the hash it would be half of them.
+        assert!(!times.is_empty() && waited * 4 <= times.len(), "{waited} of {}", times.len());
         // It has come on, and gets connections again: about half.
         eventually("it has its weight again", || counts(address, 40)[1] >= 10);
     });
@@ -224,7 +227,7 @@ fn under_load(address: SocketAddr, act: impl FnOnce()) -> Vec<io::Result<usize>>
 #[test]
 fn a_shard_stops_accepting_under_load_and_no_connection_is_lost() {
     within_reason(|| {
-        for policy in Policy::ALL {
+        for policy in BY_THE_KERNEL {
             let runtime = shards(3);
             let (server, address) = served_by(&runtime, policy);
             let mut kept = on_shard(address, FIRST);
@@ -237,8 +240,9 @@ fn a_shard_stops_accepting_under_load_and_no_connection_is_lost() {
             // The last has taken its place, and gets what it got before.
             let after = counts(address, 200);
             assert_eq!(after[0], 0, "{policy}: {after:?}");
-            if policy != Policy::Cpu {
-                assert!(after[1] > 10 && after[2] > 10, "{policy}: {after:?}");
+            // Half for each. With the program of three sockets the last would have a quarter.
+            if policy == Policy::Hash {
+                assert!(after[1] > 70 && after[2] > 70, "{policy}: {after:?}");
             }
             assert_eq!(kept.get("/").expect("it goes on"), 0, "{policy}");
             // Again is nothing.
@@ -289,17 +293,21 @@ fn a_pool_has_one_socket_that_no_worker_can_leave() {
 #[test]
 fn a_shard_that_is_stuck_stops_accepting_when_it_comes_on() {
     within_reason(|| {
-        let runtime = shards(2);
-        let (server, address) = served_by(&runtime, Policy::Hash);
-        let mut kept = on_shard(address, SECOND);
-        let gate = Gate::close(runtime.handle(), SECOND);
-        let mut stopping = Box::pin(server.stop_accepting(SECOND));
-        assert!(poll_once(&mut stopping).is_pending());
-        // It gets nothing new from that moment.
-        assert_eq!(counts(address, 100), [100, 0, 0]);
-        gate.open();
-        wait(stopping).expect("the first is left");
-        assert_eq!(kept.get("/").expect("it goes on"), 1);
+        for policy in BY_THE_KERNEL {
+            let runtime = shards(3);
+            let (server, address) = served_by(&runtime, policy);
+            let mut kept = on_shard(address, THIRD);
+            // The third socket takes the first one's place.
+            wait(server.stop_accepting(FIRST)).expect("others are left");
+            let gate = Gate::close(runtime.handle(), THIRD);
+            let mut stopping = Box::pin(server.stop_accepting(THIRD));
+            assert!(poll_once(&mut stopping).is_pending());
+            // It gets nothing new from that moment.
+            assert_eq!(counts(address, 100), [0, 100, 0], "{policy}");
+            gate.open();
+            wait(stopping).expect("the second is left");
+            assert_eq!(kept.get("/").expect("it goes on"), 2, "{policy}");
+        }
     });
 }
 
@@ -341,11 +349,11 @@ fn a_close_waits_for_handshakes_that_have_begun_but_not_for_ever() {
             let (server, address) = served_by(&runtime, Policy::Hash);
             // Both accept.
             drop([FIRST, SECOND].map(|shard| on_shard(address, shard)));
-            let half_open = || -> Vec<Kept> {
+            let half_open = |address| -> Vec<Kept> {
                 (0..30).map(|_| Kept::open(address).expect("connected")).collect()
             };
             defer(address);
-            let mut clients = half_open();
+            let mut clients = half_open(address);
             let mut stopping = Box::pin(server.stop_accepting(SECOND));
             assert!(poll_once(&mut stopping).is_pending());
             // Twice as long as it takes with nobody to wait for.
@@ -364,7 +372,7 @@ fn a_close_waits_for_handshakes_that_have_begun_but_not_for_ever() {
             let (server, address) = served_by(&runtime, Policy::Weighted);
             drop([FIRST, SECOND].map(|shard| on_shard(address, shard)));
             defer(address);
-            let mut clients = half_open();
+            let mut clients = half_open(address);
             let began = Instant::now();
             wait(server.stop_accepting(SECOND)).expect("closed");
             let took = began.elapsed();
@@ -393,7 +401,7 @@ fn a_shutdown_ends_a_close_that_has_begun() {
 #[test]
 fn a_shard_whose_service_cannot_be_made_gets_no_connections() {
     within_reason(|| {
-        for policy in Policy::ALL {
+        for policy in BY_THE_KERNEL {
             let runtime = shards(3);
             let make = |shard: ShardId| {
                 if shard == FIRST {
