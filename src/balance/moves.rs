@@ -39,8 +39,9 @@ pub(crate) struct Give {
 
 /// A shard below this is not held up by what it has to do: its clients are what is slow.
 const SATURATED: f64 = 0.85;
-/// A shard that goes without a CPU for less of the time than this has it to itself: interrupts and the like take some.
-const ROBBED: f64 = 0.1;
+/// A shard that goes without a CPU for less of the time than this has it to itself, but for interrupts and what runs now and then.
+/// More than that is another process that takes a share.
+const ROBBED: f64 = 0.3;
 /// How long, in seconds, a request waits that comes while another process has the CPU: a slice of the scheduler's.
 const SLICE: f64 = 0.004;
 /// Connections that keep a shard busy.
@@ -50,13 +51,18 @@ const UNEVEN: f64 = 1.25;
 /// Looks in a row that must agree before anything moves.
 const AGREEING: u32 = 2;
 /// The most that moves at one look, of the busy connections of a shard.
-const PART: f64 = 0.5;
+const PART: f64 = 0.75;
+/// How much of a look goes into what is remembered. A shard that is robbed of its CPU for longer than a look tells of it in one
+/// lump afterwards.
+const FRESH: f64 = 0.35;
 /// How long after a move the same two shards are left alone: the effect is to be seen before more is done.
-const SETTLE: Duration = Duration::from_millis(200);
+const SETTLE: Duration = Duration::from_millis(300);
 
 /// Remembers what it has seen; see the module.
 #[derive(Debug)]
 pub(crate) struct Moves {
+    /// What the shards do, over some looks.
+    shards: Vec<Looked>,
     agreed: u32,
     last: Option<(usize, usize)>,
     moved: Option<Instant>,
@@ -71,6 +77,7 @@ impl Moves {
     pub(crate) fn new(per_second: u32) -> Moves {
         let per_second = f64::from(per_second);
         Moves {
+            shards: Vec::new(),
             agreed: 0,
             last: None,
             moved: None,
@@ -83,10 +90,11 @@ impl Moves {
     /// What is to be done after a look.
     pub(crate) fn look(&mut self, shards: &[Looked], now: Instant) -> Option<Give> {
         self.fill(now);
+        self.remember(shards);
         if self.moved.is_some_and(|moved| now.duration_since(moved) < SETTLE) {
             return None;
         }
-        let give = uneven(shards);
+        let give = uneven(&self.shards);
         let pair = give.map(|give| (give.from, give.to));
         self.agreed = if pair.is_some() && pair == self.last { self.agreed + 1 } else { 1 };
         self.last = pair;
@@ -98,7 +106,28 @@ impl Moves {
         self.allowance -= count as f64;
         self.moved = Some(now);
         self.agreed = 0;
+        self.expect(give.from, give.to, count as f64);
         Some(Give { count, ..give })
+    }
+
+    fn remember(&mut self, shards: &[Looked]) {
+        if self.shards.len() != shards.len() {
+            self.shards = shards.to_vec();
+            return;
+        }
+        for (known, new) in self.shards.iter_mut().zip(shards) {
+            let blend = |known: &mut f64, new: f64| *known += FRESH * (new - *known);
+            blend(&mut known.busy, new.busy);
+            blend(&mut known.rate, new.rate);
+            blend(&mut known.hot, new.hot);
+            blend(&mut known.robbed, new.robbed);
+        }
+    }
+
+    /// What is remembered is of before the move.
+    fn expect(&mut self, from: usize, to: usize, count: f64) {
+        self.shards[from].hot -= count.min(self.shards[from].hot);
+        self.shards[to].hot += count;
     }
 
     fn fill(&mut self, now: Instant) {
@@ -111,12 +140,9 @@ impl Moves {
 
 /// What a busy connection waits for an answer because of the shard, in seconds.
 fn wait(look: &Looked) -> f64 {
-    let part = match look {
-        Looked { busy, .. } if *busy >= SATURATED => 1.0,
-        Looked { robbed, .. } if *robbed >= ROBBED => *robbed,
-        _ => 0.0,
-    };
-    part * look.hot / look.rate.max(1.0) + look.robbed * SLICE
+    let robbed = if look.robbed < ROBBED { 0.0 } else { look.robbed };
+    let part = if look.busy < SATURATED { robbed } else { 1.0 };
+    part * look.hot / look.rate.max(1.0) + robbed * SLICE
 }
 
 /// From the shard with the longest wait to that with the shortest, as many as make them even.

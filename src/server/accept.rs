@@ -145,7 +145,8 @@ fn accepted(
     counted: Option<Counted>,
 ) -> Arrival {
     let (info, read) = (ConnectionInfo { listener, peer }, Bytes::new());
-    Arrival { stream, read, info, header_timeout: header_timeout.get(), counted }
+    let header_timeout = header_timeout.get();
+    Arrival { stream, read, info, header_timeout, counted, moved: false }
 }
 
 /// Serves all listeners of a pool until the shutdown. Runs on one worker; what it spawns, any worker runs.

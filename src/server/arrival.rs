@@ -16,4 +16,6 @@ pub(super) struct Arrival {
     pub(super) header_timeout: Option<Duration>,
     /// It counts among the shard's, where shards are chosen by that.
     pub(super) counted: Option<Counted>,
+    /// It was moved here between two requests.
+    pub(super) moved: bool,
 }

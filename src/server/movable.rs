@@ -275,12 +275,12 @@ where
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Arrival { stream, read, info, header_timeout, counted } = arrival;
+    let Arrival { stream, read, info, header_timeout, counted, moved } = arrival;
     let probe = Arc::new(Probe::default());
     let transport = Transport { io: Io::new(stream), before: read, probe: probe.clone() };
     let service = Counted { service, probe: probe.clone() };
     let http = http1(header_timeout, settings).serve_connection(transport, service).with_upgrades();
-    let member = crew.join(probe.clone());
+    let member = crew.join(probe.clone(), moved);
     let (crew, open) = (crew.clone(), Open::new(drain.clone(), counted));
     Movable { http: Some(http), probe, info, header_timeout, crew, member, open, told: false }
 }
@@ -295,7 +295,8 @@ impl<C: Divisible> Movable<C> {
         };
         let sent = stream.source().poll_all_sent(context);
         let (info, header_timeout) = (self.info, self.header_timeout);
-        let arrival = Arrival { stream, read, info, header_timeout, counted: self.open.uncount() };
+        let counted = self.open.uncount();
+        let arrival = Arrival { stream, read, info, header_timeout, counted, moved: true };
         match sent {
             Poll::Ready(Ok(())) => self.crew.send(to, arrival),
             // The kernel has no room, or the peer has gone: it goes on here.
