@@ -40,7 +40,7 @@ struct Member {
     /// Requests as of the last report, and between the last two.
     counted: Cell<u64>,
     lately: Cell<u64>,
-    /// Reports since it came.
+    /// Reports since it was moved here.
     reports: Cell<u32>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Report {
     pub(super) cpu: Duration,
 }
 
-/// Reports after which a connection that has come may be moved again: a cool-down, so that none goes round in circles.
+/// Reports after which a connection that was moved may be moved again: a cool-down, so that none goes round in circles.
 const SETTLED: u32 = 10;
 
 impl Crew {
@@ -114,9 +114,13 @@ impl Crew {
     }
 
     /// A connection that is here from now on. Returns the number under which it leaves.
-    pub(super) fn join(&self, probe: Arc<Probe>) -> u32 {
-        let member =
-            Member { probe, counted: Cell::new(0), lately: Cell::new(0), reports: Cell::new(0) };
+    pub(super) fn join(&self, probe: Arc<Probe>, moved: bool) -> u32 {
+        let member = Member {
+            probe,
+            counted: Cell::new(0),
+            lately: Cell::new(0),
+            reports: Cell::new(if moved { 0 } else { SETTLED }),
+        };
         self.members.borrow_mut().insert(member)
     }
 
@@ -140,7 +144,7 @@ impl Crew {
     }
 
     /// Has so many connections go to another shard, the busiest, each as soon as it is between two requests. Those that
-    /// have come lately stay.
+    /// were moved lately stay.
     pub(super) fn give(&self, to: ShardId, count: usize, settled_only: bool) {
         let mut busiest = Vec::new();
         self.each(|member| {
