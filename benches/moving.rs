@@ -22,6 +22,9 @@ use std::process::{Command, ExitCode};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
+/// Asks for so long, and says what it saw.
+type Client = fn(SocketAddr, Duration) -> Seen;
+
 /// Time between two moves.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
     let server = Server::builder().listen(SocketAddr::from(([127, 0, 0, 1], 0))).rebalance(true);
     let server = server.start(runtime.handle(), |_shard| service_fn(echo)).expect("a port");
     let address = server.local_addrs()[0];
-    let clients: [(&str, fn(SocketAddr, Duration) -> Seen); 4] =
+    let clients: [(&str, Client); 4] =
         [("wrk", wrk), ("h2load --h1", h2load), ("curl", curl), ("bursts", bursts)];
     println!(
         "two shards, moves every {} ms for {seconds} s, every client alone and then all at once",
@@ -42,7 +45,7 @@ fn main() -> ExitCode {
     let mut errors = 0;
     let moved =
         || runtime.handle().stats().iter().map(|stats| stats.connections_moved).sum::<u64>();
-    let mut run = |name: &str, clients: &[fn(SocketAddr, Duration) -> Seen]| {
+    let mut run = |name: &str, clients: &[Client]| {
         let before = moved();
         let seen = thread::scope(|scope| {
             let clients: Vec<ScopedJoinHandle<'_, Seen>> =

@@ -76,6 +76,7 @@ impl Policy {
         Policy::RoundRobin,
     ];
 
+    #[cfg(feature = "server")]
     /// Whether the kernel runs a program that chooses among the listening sockets of a port.
     pub(crate) const fn is_by_kernel_program(self) -> bool {
         matches!(self, Policy::Cpu | Policy::Weighted)
