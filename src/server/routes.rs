@@ -1,12 +1,16 @@
 //! Fixed responses by listener, host and path, which can be replaced while the server runs.
 //!
-//! The table that holds is behind a number that counts replacements. Each connection keeps the table it knows and that
-//! number; a request looks at the number only, which no core writes in steady state. So a replacement holds on every
-//! shard from one store on, and no request sees a part of it.
+//! The table that holds is behind a number that counts replacements. Each shard, in a pool each connection, keeps the table it
+//! knows and that number; a request looks at the number only, which no core writes in steady state. So a replacement holds
+//! on every shard from one store on, and no request sees a part of it.
+//!
+//! All shards read the same table, and nothing in it is written by a request: what goes into a response is copied, unless it
+//! is large. A counted reference would be written by every core for every response.
 
 use super::{Builder, ConnectionInfo, Server};
 use crate::config::{Config, Respond, Route};
 use crate::error::Error;
+use crate::mode::Mode;
 use crate::runtime::Handle;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use http_body_util::Full;
@@ -14,11 +18,13 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Ready, ready};
+use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// The responses of a configuration's routes. Clones share them: what is replaced in one holds in all.
@@ -54,6 +60,8 @@ struct Paths {
 
 struct Answer {
     status: StatusCode,
+    /// There is a body, and nobody has said of what type it is.
+    is_text: bool,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
 }
@@ -72,14 +80,6 @@ impl Routes {
         *lock(&self.0.table) = table;
         self.0.version.fetch_add(1, Ordering::Release);
     }
-
-    /// For a connection of the listener of this number.
-    fn service(&self, listener: usize) -> RouteService {
-        // Before the table: one that is newer than its number is only looked at once too often.
-        let version = Cell::new(self.0.version.load(Ordering::Acquire));
-        let table = RefCell::new(lock(&self.0.table).clone());
-        RouteService { live: self.0.clone(), version, table, listener }
-    }
 }
 
 impl fmt::Debug for Routes {
@@ -89,15 +89,27 @@ impl fmt::Debug for Routes {
 }
 
 impl Builder {
-    /// [`start_send_with`](Self::start_send_with) with the responses of a configuration, in either mode.
+    /// Starts with the responses of a configuration, in either mode.
     ///
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_routes(self, handle: &Handle, routes: &Routes) -> Result<Server, Error> {
-        let routes = routes.clone();
-        self.start_send_with(handle, move |connection: &ConnectionInfo| {
-            routes.service(connection.listener)
-        })
+        let live = routes.0.clone();
+        match handle.mode() {
+            Mode::ThreadPerCore => self.start_with(handle, move |_shard| {
+                let known = Rc::new(Known::new(live));
+                move |connection: &ConnectionInfo| RouteService {
+                    known: known.clone(),
+                    listener: connection.listener,
+                }
+            }),
+            Mode::WorkStealing => {
+                self.start_send_with(handle, move |connection: &ConnectionInfo| {
+                    let known = Box::new(Known::new(live.clone()));
+                    RouteService { known, listener: connection.listener }
+                })
+            }
+        }
     }
 }
 
@@ -176,6 +188,9 @@ fn host<B>(request: &Request<B>) -> Option<String> {
     Some(written.to_ascii_lowercase())
 }
 
+/// Bodies up to this size are copied into each response.
+const COPIED_MAX: usize = 4096;
+
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 impl Answer {
@@ -191,10 +206,8 @@ impl Answer {
         }
         let status = StatusCode::from_u16(respond.status).unwrap_or_default();
         let body = Bytes::from(respond.body.clone());
-        if !body.is_empty() && headers.iter().all(|(name, _)| name != CONTENT_TYPE) {
-            headers.push((CONTENT_TYPE, TEXT));
-        }
-        Answer { status, headers, body }
+        let is_text = !body.is_empty() && headers.iter().all(|(name, _)| name != CONTENT_TYPE);
+        Answer { status, is_text, headers, body }
     }
 
     /// What a server answers that nobody has told what to answer.
@@ -203,10 +216,23 @@ impl Answer {
     }
 
     fn response(&self) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::new(self.body.clone()));
+        let body = match self.body.len() {
+            0..=COPIED_MAX => Bytes::copy_from_slice(&self.body),
+            _ => self.body.clone(),
+        };
+        let mut response = Response::new(Full::new(body));
         *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if self.is_text {
+            headers.insert(CONTENT_TYPE, TEXT);
+        }
         for (name, value) in &self.headers {
-            response.headers_mut().append(name.clone(), value.clone());
+            // They were made of such bytes: neither fails.
+            let (name, value) =
+                (HeaderName::from_bytes(name.as_ref()), HeaderValue::from_bytes(value.as_bytes()));
+            if let (Ok(name), Ok(value)) = (name, value) {
+                headers.append(name, value);
+            }
         }
         response
     }
@@ -219,22 +245,41 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     response
 }
 
-/// Answers the requests of one connection.
-struct RouteService {
+/// The table that one shard, or one connection of a pool, knows.
+struct Known {
     live: Arc<Live>,
     version: Cell<u64>,
     table: RefCell<Arc<Table>>,
-    listener: usize,
 }
 
-impl RouteService {
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+impl Known {
+    fn new(live: Arc<Live>) -> Known {
+        // Before the table: one that is newer than its number is only looked at once too often.
+        let version = Cell::new(live.version.load(Ordering::Acquire));
+        let table = RefCell::new(lock(&live.table).clone());
+        Known { live, version, table }
+    }
+
+    /// The table that holds now.
+    fn table(&self) -> Ref<'_, Arc<Table>> {
         let version = self.live.version.load(Ordering::Acquire);
         if version != self.version.get() {
             self.version.set(version);
             *self.table.borrow_mut() = lock(&self.live.table).clone();
         }
-        let table = self.table.borrow();
+        self.table.borrow()
+    }
+}
+
+/// Answers the requests of one connection.
+struct RouteService<K> {
+    known: K,
+    listener: usize,
+}
+
+impl<K: Deref<Target = Known>> RouteService<K> {
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        let table = self.known.table();
         let Some(answer) = table.0.get(self.listener).and_then(|hosts| hosts.find(request)) else {
             return plain(StatusCode::NOT_FOUND, "Nothing here.\n");
         };
@@ -247,7 +292,7 @@ impl RouteService {
     }
 }
 
-impl Service<Request<Incoming>> for RouteService {
+impl<K: Deref<Target = Known>> Service<Request<Incoming>> for RouteService<K> {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;
@@ -265,7 +310,11 @@ mod tests {
         Routes::new(&Config::from_toml_str(text).expect("a configuration"))
     }
 
-    fn ask(service: &RouteService, path: &str, host: &str) -> (u16, String) {
+    fn service(routes: &Routes, listener: usize) -> RouteService<Box<Known>> {
+        RouteService { known: Box::new(Known::new(routes.0.clone())), listener }
+    }
+
+    fn ask(service: &RouteService<Box<Known>>, path: &str, host: &str) -> (u16, String) {
         let request = Request::builder().uri(path).header(HOST, host).body(()).expect("a request");
         let response = service.answer(&request);
         let status = response.status().as_u16();
@@ -308,7 +357,7 @@ mod tests {
     #[test]
     fn the_host_comes_first_then_the_whole_path_then_the_longest_beginning() {
         let routes = routes(ROUTES);
-        let (a, b) = (routes.service(0), routes.service(1));
+        let (a, b) = (service(&routes, 0), service(&routes, 1));
         let body = |service, path, host| ask(service, path, host).1;
         assert_eq!(body(&a, "/x", "test"), "x");
         assert_eq!(body(&a, "/x/y?z=/x", "test"), "below x");
@@ -323,7 +372,7 @@ mod tests {
     #[test]
     fn what_is_replaced_holds_from_the_next_request_on() {
         let first = routes("");
-        let service = first.service(0);
+        let service = service(&first, 0);
         assert_eq!(ask(&service, "/", "test"), (200, "Hello, World!".to_owned()));
         let second = "[[route]]\npath = \"/new\"\nrespond = { body = \"new\" }\n";
         first.replace(&Config::from_toml_str(second).expect("a configuration"));
