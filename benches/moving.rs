@@ -11,7 +11,7 @@
 
 use corelane::server::Server;
 use corelane::{Cores, Runtime, ShardId};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -82,7 +82,10 @@ impl Seen {
 }
 
 async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(Response::new(Full::from(format!("{}\n", request.uri().path()))))
+    let answer = format!("{}\n", request.uri().path());
+    // A connection whose request was not read to its end is closed after the answer.
+    let _ = request.into_body().collect().await;
+    Ok(Response::new(Full::from(answer)))
 }
 
 /// Numbers that are as good as random ones here.

@@ -76,8 +76,8 @@ impl Policy {
         Policy::RoundRobin,
     ];
 
-    #[cfg(feature = "server")]
     /// Whether the kernel runs a program that chooses among the listening sockets of a port.
+    #[cfg(feature = "server")]
     pub(crate) const fn is_by_kernel_program(self) -> bool {
         matches!(self, Policy::Cpu | Policy::Weighted)
     }

@@ -94,6 +94,13 @@ impl Limits {
     }
 }
 
+/// How long a client may take for the head of a request, unless a listener says otherwise.
+#[cfg(feature = "server")]
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A shard that has not finished a turn for this long is worth a word: a turn is meant to last a millisecond.
+pub(crate) const STALL_THRESHOLD: Duration = Duration::from_millis(25);
+
 /// Bytes of small writes that one connection may gather before they are sent at once.
 pub(crate) const GATHER_BYTES: usize = 64 * 1024;
 

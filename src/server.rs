@@ -354,17 +354,21 @@ impl Server {
     }
 
     /// Has so many connections of a shard, its busiest, go to another as soon as each is between two requests, whatever the
-    /// balance. A request, not a command: some may end before, or stay because the other shard's inbox is full. Of a server
+    /// balance. A request, not a command: some may end before, or stay because the other shard does not serve or its inbox is
+    /// full. Of a server
     /// without [`rebalance`](Builder::rebalance) none moves.
     ///
     /// # Errors
-    /// The shard has no room in its inbox, is closed, or there is no such shard.
+    /// The first shard has no room in its inbox or is closed; or there is no such shard.
     pub fn move_connections(
         &self,
         from: ShardId,
         to: ShardId,
         count: usize,
     ) -> Result<(), SubmitErrorKind> {
+        if to.index() >= self.handle.shard_count() {
+            return Err(SubmitErrorKind::NoSuchShard);
+        }
         let Some(number) = self.moving else { return Ok(()) };
         let give = move || {
             if let Some(crew) = Crew::here(number) {

@@ -7,7 +7,7 @@
 use super::kind::Kind;
 use super::value::Value;
 use crate::balance::Policy;
-use crate::limits::{BUSY_POLL_MAX, Limits, RESERVED_MAX};
+use crate::limits::{self, BUSY_POLL_MAX, Limits, RESERVED_MAX};
 use Absent::{Is, Tells, Wrong};
 use std::time::Duration;
 
@@ -153,7 +153,7 @@ keys! {
         "Readiness events taken from the kernel at once.";
     BUSY_POLL = "busy_poll", time(ZERO, BUSY_POLL_MAX), Is(|| Value::Time(Limits::default().busy_poll)), FIXED,
         "Longest look at the inbox before a shard sleeps, once other shards have talked to it; \"0s\" switches it off.";
-    STALL_THRESHOLD = "stall_threshold", time(MILLISECOND, HOUR), Is(|| Value::Time(Duration::from_millis(25))), FIXED,
+    STALL_THRESHOLD = "stall_threshold", time(MILLISECOND, HOUR), Is(|| Value::Time(limits::STALL_THRESHOLD)), FIXED,
         "How long a task may hold its shard before that is logged.";
 }
 
@@ -185,7 +185,7 @@ keys! {
         "Bytes the system may hold for one connection until they are read (SO_RCVBUF). Without it: the system adapts it.";
     SEND_BUFFER = "send_buffer", count(1_024, 1 << 30), Tells, FIXED,
         "Bytes the system may hold for one connection until the peer takes them (SO_SNDBUF). Without it: the system adapts it.";
-    HEADER_TIMEOUT = "header_timeout", time(MILLISECOND, HOUR), Is(|| Value::Time(30 * SECOND)), LIVE,
+    HEADER_TIMEOUT = "header_timeout", time(MILLISECOND, HOUR), Is(|| Value::Time(limits::HEADER_TIMEOUT)), LIVE,
         "How long a client may take for the head of a request.";
 }
 

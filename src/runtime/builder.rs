@@ -10,7 +10,7 @@ use super::watch::{self, Trouble, Watch, Watched};
 use crate::blocking::Pool;
 use crate::error::{Error, ErrorKind};
 use crate::id::{CpuId, ShardId};
-use crate::limits::Limits;
+use crate::limits::{Limits, STALL_THRESHOLD};
 use crate::mode::{Mode, Pin};
 use crate::shard::counters::PublishedLine;
 use crate::shard::fleet::{Fleet, Member};
@@ -50,9 +50,6 @@ pub struct Builder {
     stall_threshold: Duration,
     stall_threshold_on: HashMap<CpuId, Duration>,
 }
-
-/// A shard that has not finished a turn for this long is worth a word: a turn is meant to last a millisecond.
-const STALL_THRESHOLD: Duration = Duration::from_millis(25);
 
 impl Default for Builder {
     fn default() -> Self {

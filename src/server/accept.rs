@@ -86,10 +86,10 @@ where
     let Station { listeners, header_timeouts, settings, moving, part, observer } = station;
     let drain = Arc::new(Drain::default());
     let make = Rc::new(make);
-    let crew = moving.map(|Moving { number, alive }| {
+    let crew = moving.map(|moving| {
         let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
         let seats = part.as_ref().map(|part| part.seats.clone());
-        Crew::muster(number, alive, seats, move |arrival: Arrival, crew: &Rc<Crew>| {
+        Crew::muster(moving, seats, move |arrival: Arrival, crew: &Rc<Crew>| {
             let service = make(&arrival.info);
             drop(crate::spawn_local(movable(arrival, service, &settings, &drain, crew)));
         })

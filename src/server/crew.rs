@@ -1,10 +1,11 @@
 //! What one shard has of a server whose connections may move: how to serve one that arrives, and those that are there.
 //!
 //! Kept on the shard under a number that is the same on every shard of the server, so that a message can find it. Nothing in it
-//! is touched by another thread; what a connection's [`Probe`] tells it shares with that connection only.
+//! is touched by another thread.
 
 use super::arrival::Arrival;
 use super::movable::Probe;
+use super::rebalance::Moving;
 use super::spread::{Counted, Seats};
 use crate::id::ShardId;
 use crate::runtime::Handle;
@@ -14,8 +15,6 @@ use crate::table::Table;
 use crate::task::home::add;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 /// Starts the task of a connection.
@@ -23,20 +22,18 @@ type Serve = Box<dyn Fn(Arrival, &Rc<Crew>)>;
 
 /// See the module.
 pub(super) struct Crew {
-    number: u64,
+    moving: Moving,
     handle: Handle,
     shard: ShardId,
     /// Where connections count; none if shards are not chosen by that.
     seats: Option<Seats>,
     serve: Serve,
     members: RefCell<Table<Member>>,
-    /// When the last crew is gone, whoever listens knows that the server is.
-    _alive: Sender<()>,
 }
 
 /// A connection that is here.
 struct Member {
-    probe: Arc<Probe>,
+    probe: Rc<Probe>,
     /// Requests as of the last report, and between the last two.
     counted: Cell<u64>,
     lately: Cell<u64>,
@@ -60,22 +57,21 @@ const SETTLED: u32 = 10;
 impl Crew {
     /// Keeps a crew on this shard.
     pub(super) fn muster(
-        number: u64,
-        alive: Sender<()>,
+        moving: Moving,
         seats: Option<Seats>,
         serve: impl Fn(Arrival, &Rc<Crew>) + 'static,
     ) -> Rc<Crew> {
         let crew = Rc::new(Crew {
-            number,
+            moving,
             handle: Handle::current(),
             shard: ShardId::current().expect("a server's shard"),
             seats,
             serve: Box::new(serve),
             members: RefCell::new(Table::new()),
-            _alive: alive,
         });
         let kept = crew.clone();
-        with_current(|shard| shard.keep(number, kept));
+        with_current(|shard| shard.keep(crew.moving.number, kept));
+        crew.moving.has_come(crew.shard);
         crew
     }
 
@@ -92,10 +88,13 @@ impl Crew {
         (self.serve)(arrival, self);
     }
 
-    /// Sends a connection to another shard, where it counts at once; if that has no room for the message, or is no more, it
-    /// stays here.
+    /// Sends a connection to another shard, where it counts at once; if that does not serve, has no room for the message, or is
+    /// no more, it stays here.
     pub(super) fn send(self: &Rc<Crew>, to: ShardId, arrival: Arrival) {
-        let (number, counted) = (self.number, self.count_at(to));
+        if !self.moving.is_there(to) {
+            return self.take(arrival);
+        }
+        let (number, counted) = (self.moving.number, self.count_at(to));
         let arrive = move || {
             let Some(crew) = Crew::here(number) else { return };
             with_current(|shard| add(&shard.counters.connections_arrived, 1));
@@ -114,7 +113,7 @@ impl Crew {
     }
 
     /// A connection that is here from now on. Returns the number under which it leaves.
-    pub(super) fn join(&self, probe: Arc<Probe>, moved: bool) -> u32 {
+    pub(super) fn join(&self, probe: Rc<Probe>, moved: bool) -> u32 {
         let member = Member {
             probe,
             counted: Cell::new(0),

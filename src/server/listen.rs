@@ -4,14 +4,12 @@ use super::steer::{Group, Place};
 use crate::balance::Policy;
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
+use crate::limits::HEADER_TIMEOUT;
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::socket::{ListenOptions, listen, overlap, port_is_taken};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// See [`Listen::header_timeout`].
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a policy by a program and sharing a port do not go together.
 const SHARED: &str = "the program would choose among their sockets too, without knowing them";

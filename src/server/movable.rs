@@ -4,8 +4,8 @@
 //! service and no response on its way, what was written was flushed, and the last request had no body that could still be
 //! under way. Then hyper's state is nothing but bytes that were read and not used, which [`Parts`] has.
 //!
-//! The pieces around hyper share a [`Probe`]. One thread at a time touches it; it is atomic because hyper wants what it
-//! reads from to be `Send`.
+//! The pieces around hyper share a [`Probe`], which never leaves its thread. Only what the transport writes to is atomic, because
+//! hyper wants a transport to be `Send`.
 
 use super::arrival::Arrival;
 use super::connection::{Graceful, Open, Settings, http1};
@@ -16,12 +16,13 @@ use crate::http::Io;
 use crate::id::ShardId;
 use crate::net::TcpStream;
 use crate::shard::context::with_current;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, Ordering};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1::{Parts, UpgradeableConnection};
 use hyper::service::Service;
 use hyper::{Request, Response};
+use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -34,45 +35,32 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(super) struct Probe {
     /// Requests that came, and responses that are done with.
-    begun: AtomicU64,
-    ended: AtomicU64,
+    begun: Cell<u64>,
+    ended: Cell<u64>,
     /// The last request had a body.
-    has_body: AtomicBool,
+    has_body: Cell<bool>,
     /// Something was written since the last flush.
-    unflushed: AtomicBool,
-    /// The shard it is to go to, and one more; 0: it is to stay.
-    wanted: AtomicU32,
+    unflushed: Arc<AtomicBool>,
+    /// The shard it is to go to.
+    wanted: Cell<Option<ShardId>>,
 }
 
 impl Probe {
     /// Requests so far.
     pub(super) fn requests(&self) -> u64 {
-        self.begun.load(Ordering::Relaxed)
-    }
-
-    /// Whether it is between two requests. To be asked when hyper has nothing to do.
-    pub(super) fn is_between_requests(&self) -> bool {
-        let begun = self.begun.load(Ordering::Relaxed);
-        begun == self.ended.load(Ordering::Relaxed)
-            && !self.has_body.load(Ordering::Relaxed)
-            && !self.unflushed.load(Ordering::Relaxed)
+        self.begun.get()
     }
 
     /// Has it go to another shard as soon as it is between two requests.
     pub(super) fn send_to(&self, shard: ShardId) {
-        self.wanted.store(shard.index() as u32 + 1, Ordering::Relaxed);
+        self.wanted.set(Some(shard));
     }
 
-    /// Where it is to go.
-    #[inline]
-    fn wanted(&self) -> Option<ShardId> {
-        let wanted = self.wanted.load(Ordering::Relaxed);
-        wanted.checked_sub(1).map(|shard| ShardId::new(shard as u16))
-    }
-
-    /// Only the connection's own thread writes.
-    fn add(counter: &AtomicU64) {
-        counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    /// Whether it is between two requests. To be asked when hyper has nothing to do.
+    fn is_between_requests(&self) -> bool {
+        self.begun.get() == self.ended.get()
+            && !self.has_body.get()
+            && !self.unflushed.load(Ordering::Relaxed)
     }
 }
 
@@ -80,7 +68,7 @@ impl Probe {
 pub(super) struct Transport {
     io: Io<TcpStream>,
     before: Bytes,
-    probe: Arc<Probe>,
+    unflushed: Arc<AtomicBool>,
 }
 
 impl Read for Transport {
@@ -106,7 +94,7 @@ impl Write for Transport {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.probe.unflushed.store(true, Ordering::Relaxed);
+        self.unflushed.store(true, Ordering::Relaxed);
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
@@ -115,14 +103,14 @@ impl Write for Transport {
         context: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.probe.unflushed.store(true, Ordering::Relaxed);
+        self.unflushed.store(true, Ordering::Relaxed);
         Pin::new(&mut self.io).poll_write_vectored(context, bufs)
     }
 
     #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.io).poll_flush(context))?;
-        self.probe.unflushed.store(false, Ordering::Relaxed);
+        self.unflushed.store(false, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 
@@ -134,7 +122,7 @@ impl Write for Transport {
 /// A service whose requests are counted.
 pub(super) struct Counted<S> {
     service: S,
-    probe: Arc<Probe>,
+    probe: Rc<Probe>,
 }
 
 /// It is never pinned by itself, and hands out no pinned reference to what it holds.
@@ -150,8 +138,8 @@ where
 
     #[inline]
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        Probe::add(&self.probe.begun);
-        self.probe.has_body.store(!request.body().is_end_stream(), Ordering::Relaxed);
+        self.probe.begun.set(self.probe.begun.get() + 1);
+        self.probe.has_body.set(!request.body().is_end_stream());
         CountedCall { call: self.service.call(request), probe: Some(self.probe.clone()) }
     }
 }
@@ -161,7 +149,7 @@ pin_project_lite::pin_project! {
     pub(super) struct CountedCall<F> {
         #[pin]
         call: F,
-        probe: Option<Arc<Probe>>,
+        probe: Option<Rc<Probe>>,
     }
 }
 
@@ -181,11 +169,11 @@ where
 }
 
 /// Counts a response when it is done with.
-struct Ended(Arc<Probe>);
+struct Ended(Rc<Probe>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        Probe::add(&self.0.ended);
+        self.0.ended.set(self.0.ended.get() + 1);
     }
 }
 
@@ -252,7 +240,7 @@ where
 pub(super) struct Movable<C> {
     /// None when it has gone to another shard.
     http: Option<C>,
-    probe: Arc<Probe>,
+    probe: Rc<Probe>,
     info: ConnectionInfo,
     header_timeout: Option<Duration>,
     crew: Rc<Crew>,
@@ -276,8 +264,9 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Arrival { stream, read, info, header_timeout, counted, moved } = arrival;
-    let probe = Arc::new(Probe::default());
-    let transport = Transport { io: Io::new(stream), before: read, probe: probe.clone() };
+    let probe = Rc::new(Probe::default());
+    let unflushed = probe.unflushed.clone();
+    let transport = Transport { io: Io::new(stream), before: read, unflushed };
     let service = Counted { service, probe: probe.clone() };
     let http = http1(header_timeout, settings).serve_connection(transport, service).with_upgrades();
     let member = crew.join(probe.clone(), moved);
@@ -325,7 +314,7 @@ impl<C: Divisible> Future for Movable<C> {
             Pin::new(&mut *http).graceful_shutdown();
             return Pin::new(http).poll(context).map(drop);
         }
-        if let Some(to) = this.probe.wanted()
+        if let Some(to) = this.probe.wanted.get()
             && this.probe.is_between_requests()
         {
             this.go(to, context);

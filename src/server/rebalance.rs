@@ -8,8 +8,10 @@ use crate::balance::moves::{Give, Looked, Moves};
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
 use crate::runtime::Handle;
+use crate::sync::{AtomicBool, Ordering};
 use crate::time::clock;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,7 +31,10 @@ const QUIET: f64 = 0.02;
 pub(super) struct Moving {
     /// Of the crews.
     pub(super) number: u64,
-    pub(super) alive: Sender<()>,
+    /// By shard: whether it has a crew. One whose service could not be made never has.
+    crews: Arc<[AtomicBool]>,
+    /// When the last is dropped, with the last crew, the thread ends.
+    _alive: Sender<()>,
 }
 
 impl Moving {
@@ -37,13 +42,25 @@ impl Moving {
     pub(super) fn start(handle: &Handle) -> Result<Moving, Error> {
         let number = handle.fleet().next_sharded();
         let (alive, ends) = channel();
-        match start(handle.clone(), number, ends) {
-            Ok(()) => Ok(Moving { number, alive }),
+        let crews = handle.shards().map(|_| AtomicBool::new(false)).collect();
+        let moving = Moving { number, crews, _alive: alive };
+        match start(handle.clone(), number, moving.crews.clone(), ends) {
+            Ok(()) => Ok(moving),
             Err(error) => {
                 let text = format!("there is no thread to balance connections: {error}");
                 Err(Error::new(ErrorKind::Start, text).because(error))
             }
         }
+    }
+
+    /// The shard has a crew from now on.
+    pub(super) fn has_come(&self, shard: ShardId) {
+        self.crews[shard.index()].store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a shard, if there is one, has a crew. What it guards is found on that shard itself, so it orders nothing.
+    pub(super) fn is_there(&self, shard: ShardId) -> bool {
+        self.crews.get(shard.index()).is_some_and(|here| here.load(Ordering::Relaxed))
     }
 }
 
@@ -51,12 +68,20 @@ impl Moving {
 ///
 /// # Errors
 /// The system gives no thread.
-fn start(handle: Handle, number: u64, alive: Receiver<()>) -> io::Result<()> {
+fn start(
+    handle: Handle,
+    number: u64,
+    crews: Arc<[AtomicBool]>,
+    alive: Receiver<()>,
+) -> io::Result<()> {
     let body = move || {
         handle.fleet().pool().take_mask_back();
         let mut balance = Balance::new(handle, number);
         while alive.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-            balance.look();
+            // One that has none would look idle.
+            if crews.iter().all(|here| here.load(Ordering::Relaxed)) {
+                balance.look();
+            }
         }
     };
     thread::Builder::new().name("corelane-moves".into()).spawn(body).map(drop)

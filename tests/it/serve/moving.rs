@@ -1,13 +1,13 @@
 //! Connections that move to another shard between two requests: nothing is lost, doubled or answered out of order.
 
 use super::client::Client;
-use super::in_process::{Body, Served, answer};
-use super::until;
-use corelane::ShardId;
+use super::in_process::{Body, answer};
+use super::{eventually, until};
 use corelane::server::Server;
+use corelane::{ShardId, SubmitErrorKind};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -39,16 +39,28 @@ struct Moving {
 
 impl Moving {
     fn start() -> Option<Moving> {
+        Moving::with(true, |shard| service_fn(move |request| echo(shard, request)))
+    }
+
+    /// With connections that may move or may not, and the services that `factory` makes.
+    fn with<S>(
+        rebalance: bool,
+        factory: impl FnOnce(ShardId) -> S + Clone + Send + 'static,
+    ) -> Option<Moving>
+    where
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+            + Clone
+            + 'static,
+    {
         let two = "2".parse().expect("a count");
         let Ok(served) = corelane::Runtime::builder().cores(two).start() else {
             eprintln!("SKIPPED: this needs two CPUs");
             return None;
         };
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Server::builder().listen(local).rebalance(true);
-        let server =
-            server.start(served.handle(), |shard| service_fn(move |request| echo(shard, request)));
-        Some(Moving { server: server.expect("a port"), served })
+        let server = Server::builder().listen(local).rebalance(rebalance);
+        let server = server.start(served.handle(), factory).expect("a port");
+        Some(Moving { server, served })
     }
 
     fn address(&self) -> SocketAddr {
@@ -143,9 +155,8 @@ fn numbered_requests_are_each_answered_once_and_in_order() {
         let (moved, arrived) = moving.moved();
         moved > 4 && moved == arrived
     });
-    let open: u64 = moving.served.handle().stats().iter().map(|stats| stats.connections).sum();
     until("all are closed", || {
-        open == 0 || moving.served.handle().stats().iter().all(|stats| stats.connections == 0)
+        moving.served.handle().stats().iter().all(|stats| stats.connections == 0)
     });
 }
 
@@ -240,10 +251,40 @@ fn a_shutdown_while_connections_move_answers_what_was_asked() {
 
 #[test]
 fn a_server_that_was_not_told_to_moves_nothing() {
-    let served = Served::by(1, |shard| service_fn(move |request| echo(shard, request)));
-    let mut client = Client::connect(served.address);
-    client.get();
-    assert_eq!(served.sum(|stats| stats.connections_moved + stats.connections_arrived), 0);
+    let echoes = |shard| service_fn(move |request| echo(shard, request));
+    let Some(moving) = Moving::with(false, echoes) else { return };
+    let mut client = Client::connect(moving.address());
+    let mut ask = || {
+        client.send("GET /x HTTP/1.1\r\nhost: test\r\n\r\n");
+        parts(&mut client).0
+    };
+    let here = ask();
+    for shard in moving.served.handle().shards() {
+        moving.send_away(shard);
+    }
+    assert_eq!((ask(), ask()), (here.clone(), here));
+    assert_eq!(moving.moved(), (0, 0));
+}
+
+#[test]
+fn a_connection_stays_rather_than_go_where_nobody_serves() {
+    let echoes = |shard: ShardId| {
+        assert_eq!(shard.index(), 0, "deliberate: the other shard's service cannot be made");
+        service_fn(move |request| echo(shard, request))
+    };
+    let Some(moving) = Moving::with(true, echoes) else { return };
+    // Some connections go to the listening socket of the shard that does not serve, until that is closed.
+    let mut client = eventually("the shard that serves accepts", || {
+        let mut client = Client::connect(moving.address());
+        client.try_get().is_ok().then_some(client)
+    });
+    for _ in 0..3 {
+        moving.send_away(ShardId::new(0));
+        client.send("GET /x HTTP/1.1\r\nhost: test\r\n\r\n");
+        assert_eq!(parts(&mut client).0, "0");
+    }
+    let nowhere = moving.server.move_connections(ShardId::new(0), ShardId::new(7), 1);
+    assert_eq!(nowhere, Err(SubmitErrorKind::NoSuchShard));
 }
 
 /// Connections of clients that each always wait for an answer that costs a millisecond, all of them on one shard at first.
