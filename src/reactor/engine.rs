@@ -145,14 +145,19 @@ impl Reactor {
         self.poll.fd()
     }
 
-    /// From now until they have said "would block", every socket here is read when it is asked, and so is a new one before
-    /// it is registered: who is about to close them wants to know what has arrived, not what has been reported.
+    /// From now until they have said "would block", every socket here is read when it is asked, and so is one that comes
+    /// later: who is about to close them wants to know what has arrived, not what has been reported.
     #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the server asks for it"))]
     pub(crate) fn distrust_readiness(&self) {
         self.guess.read_always();
         for slot in self.slots.borrow_mut().iter_mut() {
             slot.readiness = slot.readiness.with(Readiness::READABLE);
         }
+    }
+
+    /// What a socket that comes here is taken to be ready for, whatever is known of it.
+    fn distrusted(&self) -> Readiness {
+        if self.guess.reads_always() { Readiness::READABLE } else { Readiness::default() }
     }
 
     /// Registers a socket for both directions. Its present readiness comes as an event in a later turn; until then it is
@@ -183,7 +188,7 @@ impl Reactor {
             return Err(error);
         }
         if let Some(slot) = self.slots.borrow_mut().get_mut(key) {
-            slot.readiness = assumed;
+            slot.readiness = assumed.with(self.distrusted());
         }
         Ok(key)
     }
@@ -344,6 +349,7 @@ impl Reactor {
         };
         slot.leaving = false;
         slot.socket.came_back = left;
+        slot.readiness = slot.readiness.with(self.distrusted());
         true
     }
 

@@ -39,6 +39,11 @@ impl Guess {
         self.always.set(true);
     }
 
+    /// Whether it is so.
+    pub(crate) fn reads_always(&self) -> bool {
+        self.always.get()
+    }
+
     /// How the read of a new socket went.
     pub(crate) fn learn(&self, found_something: bool) {
         self.in_vain.set(if found_something { 0 } else { self.in_vain.get().saturating_add(1) });

@@ -39,7 +39,11 @@ struct Moving {
 
 impl Moving {
     fn start() -> Option<Moving> {
-        Moving::with(true, |shard| service_fn(move |request| echo(shard, request)))
+        let moving = Moving::with(true, |shard| service_fn(move |request| echo(shard, request)))?;
+        // A shard that does not serve yet is sent nothing; when it does, it has a second task that accepts.
+        let serves = || moving.served.handle().stats().iter().all(|stats| stats.tasks > 1);
+        until("both shards serve", serves);
+        Some(moving)
     }
 
     /// With connections that may move or may not, and the services that `factory` makes.
@@ -69,12 +73,12 @@ impl Moving {
 
     /// Has connections go back and forth until the flag is set.
     fn shuffle(&self, done: &AtomicBool) {
-        let mut turn = 0u16;
+        let mut here = 0;
         while !done.load(Ordering::Relaxed) {
-            let (from, to) = (ShardId::new(turn % 2), ShardId::new((turn + 1) % 2));
+            let (from, to) = (ShardId::new(here), ShardId::new(1 - here));
             // An inbox may be full.
             let _ = self.server.move_connections(from, to, 3);
-            turn = turn.wrapping_add(1);
+            here = 1 - here;
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -96,6 +100,15 @@ impl Moving {
     }
 }
 
+/// Sets the flag when dropped, whatever the reason.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The shard, the path and the body of an answer.
 fn parts(client: &mut Client) -> (String, String, String) {
     let body = String::from_utf8(client.answer().body).expect("text");
@@ -110,6 +123,7 @@ fn numbered_requests_are_each_answered_once_and_in_order() {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| moving.shuffle(&done));
+        let done = Done(&done);
         let client = |client_number: usize| {
             let mut client = Client::connect(moving.address());
             let (mut shards, mut sent) = (Vec::new(), 0);
@@ -149,7 +163,7 @@ fn numbered_requests_are_each_answered_once_and_in_order() {
         for client in clients {
             client.join().expect("every answer was right");
         }
-        done.store(true, Ordering::Relaxed);
+        drop(done);
     });
     until("as many have arrived as have gone", || {
         let (moved, arrived) = moving.moved();
@@ -229,6 +243,7 @@ fn a_shutdown_while_connections_move_answers_what_was_asked() {
     }
     thread::scope(|scope| {
         let shuffler = scope.spawn(|| moving.shuffle(&done));
+        let done = Done(&done);
         for round in 0..50 {
             for client in &mut clients {
                 client.send(format!("GET /{round} HTTP/1.1\r\nhost: test\r\n\r\n"));
@@ -240,7 +255,7 @@ fn a_shutdown_while_connections_move_answers_what_was_asked() {
                 assert_eq!(parts(client).1, format!("/{round}"));
             }
         }
-        done.store(true, Ordering::Relaxed);
+        drop(done);
         shuffler.join().expect("no panic");
     });
     for client in &mut clients {
