@@ -45,6 +45,19 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// What the program logs. Of a program of your own it says what its user wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum LogLevel {
+    /// What has failed for good.
+    Error,
+    /// Also what goes wrong for a while: shortages, stalls, what the system refuses.
+    Warning,
+    /// Also what it does: signals, configuration that was read again, the drain.
+    #[default]
+    Info,
+}
+
 /// A configuration that nothing is wrong with.
 ///
 /// What can be written in a file is described in `configs/README.md`, and by `corelane schema` for editors.
@@ -75,6 +88,7 @@ pub struct Config {
     pub(crate) pin: Option<Pin>,
     pub(crate) rebalance: bool,
     pub(crate) pid_file: Option<PathBuf>,
+    pub(crate) log: LogLevel,
     pub(crate) drain: Duration,
     pub(crate) shard: Shard,
     pub(crate) core: Vec<Core>,
@@ -197,6 +211,11 @@ impl Config {
     /// work-stealing mode. One text each, which may have several lines.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// What is to be logged.
+    pub fn log(&self) -> LogLevel {
+        self.log
     }
 
     /// How long open requests get to finish at the end.

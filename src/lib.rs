@@ -81,7 +81,8 @@ pub use task::{AbortHandle, JoinError, JoinHandle};
 
 #[cfg(all(feature = "config", not(loom)))]
 pub use config::{
-    Config, ConfigBuilder, ConfigError, CoreConfig, ListenerConfig, RouteConfig, ShardConfig,
+    Config, ConfigBuilder, ConfigError, CoreConfig, ListenerConfig, LogLevel, RouteConfig,
+    ShardConfig,
 };
 
 #[cfg(not(loom))]

@@ -62,6 +62,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use steer::Weigher;
 
 /// Settings of a server that is to be started.
 #[derive(Clone)]
@@ -180,10 +181,10 @@ impl Builder {
             return Err(Error::new(ErrorKind::Config, NO_SHARDS));
         }
         let mut bound = listen::bind_all(&self.listen, handle.shard_count())?;
-        steer::start(&bound.groups, &bound.addresses, handle, &self.observer)
-            .map_err(cannot_start)?;
-        let parts = spread::parts(&self.listen, handle)?;
-        let seats = parts.iter().flatten().next().map(|part| part.seats.clone());
+        let weigher = Weigher::new(&bound.groups, &bound.addresses, handle, &self.observer);
+        weigher.run().map_err(cannot_start)?;
+        let parts = spread::parts(&self.listen, &bound.groups, handle)?;
+        let seats = parts.first().map(|part| part.seats.clone());
         let moving = if self.rebalance { Some(Moving::start(handle)?) } else { None };
         let mut shards = Vec::new();
         let by_shard = std::mem::take(&mut bound.by_shard);
@@ -212,6 +213,7 @@ impl Builder {
             addresses,
             header_timeouts,
             groups,
+            weigher: Some(weigher),
             seats,
             moving,
             handle: handle.clone(),
@@ -289,6 +291,7 @@ impl Builder {
                     addresses,
                     header_timeouts,
                     groups: Vec::new(),
+                    weigher: None,
                     seats: None,
                     moving: None,
                     handle,
@@ -305,6 +308,9 @@ const NO_SHARDS: &str = "the server has no shards to run on: this handle is that
 
 const ONE_SOCKET: &str =
     "no single shard can stop accepting in work-stealing mode: all accept from one socket";
+
+const ONE_SOCKET_NO_POLICY: &str =
+    "no policy spreads connections in work-stealing mode: all workers accept from one socket";
 
 fn no_address() -> Error {
     Error::new(ErrorKind::Config, "the server has no address to listen on")
@@ -323,13 +329,15 @@ fn cannot_start(refused: impl fmt::Display) -> Error {
 pub struct Server {
     addresses: Vec<SocketAddr>,
     header_timeouts: Vec<LiveTimeout>,
-    /// Set if a shard that accepts may hand over.
+    /// None in a pool.
     seats: Option<Seats>,
     /// The number of its crews, if connections may move.
     moving: Option<u64>,
     handle: Handle,
     /// The sockets of each address; none in a pool.
     groups: Vec<Arc<steer::Group>>,
+    /// None in a pool.
+    weigher: Option<Weigher>,
     shards: Vec<JoinHandle<Result<(), Died>>>,
 }
 
@@ -351,6 +359,36 @@ impl Server {
         if let Some(live) = self.header_timeouts.get(listener) {
             live.set(timeout);
         }
+    }
+
+    /// How new connections of an address are spread over its shards. None: there is no such address, or the runtime is in
+    /// work-stealing mode.
+    pub fn policy(&self, listener: usize) -> Option<balance::Policy> {
+        self.groups.get(listener).map(|group| group.policy())
+    }
+
+    /// Spreads connections of an address that come from now on by another policy. Those that are open stay where they are.
+    /// `listener` is the address's place in the order in which they were given.
+    ///
+    /// # Errors
+    /// There is no such address; or the runtime is in work-stealing mode; or the policy needs the kernel to run a program,
+    /// and the system does not let us, or the port is shared with other processes. Then they are spread as before, or by the
+    /// hash if that needs a program too; or there is no thread to weigh shards, and all weigh the same.
+    pub fn set_policy(&self, listener: usize, policy: balance::Policy) -> Result<(), Error> {
+        let Some((group, weigher)) = self.groups.get(listener).zip(self.weigher.as_ref()) else {
+            let text = if self.groups.is_empty() {
+                ONE_SOCKET_NO_POLICY.to_owned()
+            } else {
+                format!("there is no listener {listener}: there are {}", self.groups.len())
+            };
+            return Err(Error::new(ErrorKind::Config, text));
+        };
+        let set = group.set_policy(policy).and_then(|()| weigher.run());
+        set.map_err(|error| {
+            let address = self.addresses[listener];
+            let text = format!("{address}: connections cannot be spread by {policy}: {error}");
+            Error::new(ErrorKind::Config, text).because(error)
+        })
     }
 
     /// Has so many connections of a shard, its busiest, go to another as soon as each is between two requests, whatever the

@@ -4,7 +4,8 @@
 //! stops that thread only: lines beyond the queue are dropped and counted, and the count is written when writing works
 //! again. Errors of writing are ignored, since there is nowhere to report them.
 
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::config::LogLevel;
+use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering};
 use std::io::Write;
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread;
@@ -20,6 +21,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 pub(super) struct Log {
     lines: SyncSender<Line>,
     dropped: Arc<AtomicU64>,
+    /// The place of the least important level that is written, for all clones.
+    level: Arc<AtomicU32>,
 }
 
 enum Line {
@@ -29,8 +32,8 @@ enum Line {
 }
 
 impl Log {
-    /// Starts the writer.
-    pub(super) fn start() -> std::io::Result<Log> {
+    /// Starts the writer, for lines of this level and above.
+    pub(super) fn start(level: LogLevel) -> std::io::Result<Log> {
         let (lines, queue) = mpsc::sync_channel::<Line>(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         let missing = dropped.clone();
@@ -50,11 +53,34 @@ impl Log {
                 }
             }
         })?;
-        Ok(Log { lines, dropped })
+        Ok(Log { lines, dropped, level: Arc::new(AtomicU32::new(level as u32)) })
+    }
+
+    /// Writes lines of this level and above from now on.
+    pub(super) fn set_level(&self, level: LogLevel) {
+        self.level.store(level as u32, Ordering::Relaxed);
+    }
+
+    /// Something has failed for good.
+    pub(super) fn error(&self, text: impl Into<String>) {
+        self.line(LogLevel::Error, text);
+    }
+
+    /// Something goes wrong that may be over soon, or somebody may want to change.
+    pub(super) fn warning(&self, text: impl Into<String>) {
+        self.line(LogLevel::Warning, text);
+    }
+
+    /// What the program does.
+    pub(super) fn info(&self, text: impl Into<String>) {
+        self.line(LogLevel::Info, text);
     }
 
     /// Writes a line some time soon, or counts it as dropped.
-    pub(super) fn line(&self, text: impl Into<String>) {
+    pub(super) fn line(&self, level: LogLevel, text: impl Into<String>) {
+        if level as u32 > self.level.load(Ordering::Relaxed) {
+            return;
+        }
         if let Err(TrySendError::Full(_)) = self.lines.try_send(Line::Text(text.into())) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }

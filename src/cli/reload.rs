@@ -149,28 +149,35 @@ impl Running {
         });
         match checked {
             Ok((reload, config)) => {
-                self.take(config, reload.draft, server);
-                log.line(format!(
-                    "{}: read again; what it says of routes, timeouts and the drain holds now",
+                self.take(config, reload.draft, server, log);
+                log.info(format!(
+                    "{}: read again; what it says of routes, balance, timeouts, the log and the drain holds now",
                     file.display()
                 ));
                 if !reload.waiting.is_empty() {
-                    log.line(format!(
+                    log.warning(format!(
                         "only a start anew will change {}",
                         reload.waiting.join(", ")
                     ));
                 }
             }
             Err(error) => {
-                log.line(format!("nothing was changed, because of what is wrong:\n{error}"))
+                log.error(format!("nothing was changed, because of what is wrong:\n{error}"))
             }
         }
     }
 
-    fn take(&mut self, config: Config, draft: Draft, server: &Server) {
+    fn take(&mut self, config: Config, draft: Draft, server: &Server, log: &Log) {
+        log.set_level(config.log());
         self.routes.replace(&config);
         for (number, listener) in config.listeners.iter().enumerate() {
             server.set_header_timeout(number, Some(listener.header_timeout));
+            let balance = listener.balance;
+            if server.policy(number).is_some_and(|policy| policy != balance)
+                && let Err(error) = server.set_policy(number, balance)
+            {
+                log.warning(error.to_string());
+            }
         }
         (self.config, self.draft) = (config, draft);
     }

@@ -4,7 +4,7 @@ use super::CANNOT_START;
 use super::log::{Log, OncePerSecond};
 use super::reload::{PidFile, Running};
 use super::settings::Given;
-use crate::config::{Config, ConfigError, keys};
+use crate::config::{Config, ConfigError, LogLevel, keys};
 use crate::error::Error;
 use crate::mode::Pin;
 use crate::runtime::block_on::try_run;
@@ -98,7 +98,8 @@ struct Signals {
 fn prepare(options: &Options) -> Result<Prepared, Box<dyn std::error::Error>> {
     let given = Given::take(options.config.as_deref())?.with_flags(options);
     let config = given.check()?;
-    let log = Log::start().map_err(|error| format!("cannot start a thread that logs: {error}"))?;
+    let log = Log::start(config.log())
+        .map_err(|error| format!("cannot start a thread that logs: {error}"))?;
     // Before anything listens, so that a signal during the start is not lost.
     let catch = |kind| signal(kind).map(|signal| (kind, signal));
     let end = vec![catch(SignalKind::interrupt())?, catch(SignalKind::terminate())?];
@@ -140,8 +141,8 @@ fn say(mut lines: String, server: &Server, log: &Log) {
     match std::thread::Builder::new().name("corelane-say".into()).spawn(write) {
         Ok(thread) => wait_a_little(&thread),
         Err(error) => {
-            log.line(format!("there is no thread to write to standard output: {error}"));
-            lines.lines().for_each(|line| log.line(line));
+            log.warning(format!("there is no thread to write to standard output: {error}"));
+            lines.lines().for_each(|line| log.info(line));
         }
     }
 }
@@ -154,6 +155,9 @@ fn wait_a_little(writer: &std::thread::JoinHandle<()>) {
     }
 }
 
+/// The kind of event that is no mishap but an end.
+const LISTENER_DIED: usize = 2;
+
 /// Logs what the server tells, at most a line a second of each kind.
 fn observer(log: Log) -> impl Fn(Event) + Send + Sync {
     let limits = Mutex::new([(); 4].map(|()| OncePerSecond::new()));
@@ -162,17 +166,21 @@ fn observer(log: Log) -> impl Fn(Event) + Send + Sync {
             Event::AcceptLost { shard, error } => {
                 (0, format!("{shard}: a connection was lost before it was accepted: {error}"))
             }
-            Event::AcceptPaused { shard, error, pause } => {
+            Event::AcceptPaused { shard, error, pause, turned_away } => {
                 let pause = pause.as_millis();
+                let waiting = match turned_away {
+                    0 => String::new(),
+                    count => format!("; {count} that waited were turned away"),
+                };
                 (
                     1,
                     format!(
-                        "{shard}: cannot accept connections: {error}; trying again in {pause} ms"
+                        "{shard}: cannot accept connections: {error}{waiting}; trying again in {pause} ms"
                     ),
                 )
             }
             Event::ListenerDied { shard, address, error } => {
-                (2, format!("{shard}: the listener of {address} has failed: {error}"))
+                (LISTENER_DIED, format!("{shard}: the listener of {address} has failed: {error}"))
             }
             Event::NotSteered { address, error } => (
                 3,
@@ -181,10 +189,11 @@ fn observer(log: Log) -> impl Fn(Event) + Send + Sync {
                 ),
             ),
         };
+        let level = if kind == LISTENER_DIED { LogLevel::Error } else { LogLevel::Warning };
         let mut limits = crate::sync::lock(&limits);
         match limits[kind].pass(Instant::now()) {
-            Some(0) => log.line(text),
-            Some(held_back) => log.line(format!("{text} ({held_back} more like this)")),
+            Some(0) => log.line(level, text),
+            Some(held_back) => log.line(level, format!("{text} ({held_back} more like this)")),
             None => {}
         }
     }
@@ -201,14 +210,14 @@ fn reporter(log: Log) -> impl Fn(Trouble) + Send + Sync {
                 } else {
                     String::new()
                 };
-                log.line(format!(
+                log.warning(format!(
                     "{shard}: a task has held it for {} ms; its connections wait{more}",
                     held.as_millis()
                 ));
             }
         }
         Trouble::CpuOffline { shard, cpu } => {
-            log.line(format!(
+            log.warning(format!(
                 "{shard}: {cpu} has gone offline; it serves on, on whatever CPU the system chooses"
             ));
         }
@@ -243,7 +252,7 @@ impl Prepared {
             };
             let drain = running.config().drain();
             if let Ended::Signal(kind) = &ended {
-                log.line(format!(
+                log.info(format!(
                     "{}: draining for at most {} s",
                     name(*kind),
                     drain.as_secs_f32()
@@ -319,24 +328,26 @@ fn status(
     let report = match report {
         Ok(report) => report,
         Err(kind) => {
-            log.line(format!("{}: a second signal, ending at once", name(kind)));
+            log.warning(format!("{}: a second signal, ending at once", name(kind)));
             return Err(128 + kind.as_raw_value());
         }
     };
     match report.map_or(0, |report| report.tasks_dropped) {
         0 => {}
-        1 => log.line("1 connection or other task was cut off by the end of the drain".to_owned()),
-        count => log.line(format!(
+        1 => {
+            log.warning("1 connection or other task was cut off by the end of the drain".to_owned())
+        }
+        count => log.warning(format!(
             "{count} connections and other tasks were cut off by the end of the drain"
         )),
     }
     match ended {
         Ended::Failed(error) => {
-            log.line(error.to_string());
+            log.error(error.to_string());
             Ok(ExitCode::FAILURE)
         }
         Ended::Signal(_) if report.is_none_or(|report| report.shards_panicked > 0) => {
-            log.line("a shard had ended by a panic in the runtime itself");
+            log.error("a shard had ended by a panic in the runtime itself");
             Ok(ExitCode::FAILURE)
         }
         Ended::Signal(_) => Ok(ExitCode::SUCCESS),

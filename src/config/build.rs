@@ -4,7 +4,7 @@ use super::draft::Draft;
 use super::keys::{self, Key, Section};
 use super::problem::Place;
 use super::value::{Name, Origin, Table, Value};
-use super::{Config, ConfigError, Problem};
+use super::{Config, ConfigError, LogLevel, Problem};
 use crate::balance::Policy;
 use crate::id::CpuId;
 use crate::mode::{Mode, Pin};
@@ -53,6 +53,11 @@ impl ConfigBuilder {
         blocking_threads(threads: usize) => BLOCKING_THREADS, number(threads);
         rebalance(rebalance: bool) => REBALANCE, Value::Text(if rebalance { "on" } else { "off" }.into());
         pid_file(file: impl Into<String>) => PID_FILE, Value::Text(file.into());
+        log(level: LogLevel) => LOG, Value::Text(match level {
+            LogLevel::Error => "error",
+            LogLevel::Warning => "warning",
+            LogLevel::Info => "info",
+        }.into());
         drain(time: Duration) => DRAIN, Value::Time(time);
     }
 

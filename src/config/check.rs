@@ -6,7 +6,7 @@ use super::draft::Draft;
 use super::keys::{self, Key};
 use super::problem::{Place, Problem, closest};
 use super::value::{Name, Table};
-use super::{Config, Core, Listener, Respond, Route, Shard};
+use super::{Config, Core, Listener, LogLevel, Respond, Route, Shard};
 use crate::balance::Policy;
 use crate::id::CpuId;
 use crate::limits::Limits;
@@ -73,6 +73,7 @@ impl Checker<'_> {
             pin: runtime.text(&keys::PIN).map(|text| pin(&text)),
             rebalance: runtime.text(&keys::REBALANCE).as_deref() == Some("on"),
             pid_file: runtime.text(&keys::PID_FILE).map(PathBuf::from),
+            log: runtime.text(&keys::LOG).map(|text| log_level(&text)).unwrap_or_default(),
             drain: runtime.time(&keys::DRAIN).unwrap_or_default(),
             shard,
             core,
@@ -363,6 +364,14 @@ fn pin(text: &str) -> Pin {
         "required" => Pin::Required,
         "off" => Pin::Off,
         _ => Pin::BestEffort,
+    }
+}
+
+fn log_level(text: &str) -> LogLevel {
+    match text {
+        "error" => LogLevel::Error,
+        "warning" => LogLevel::Warning,
+        _ => LogLevel::Info,
     }
 }
 

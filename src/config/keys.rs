@@ -98,6 +98,8 @@ pub(crate) const MODES: &[&str] = &["thread-per-core", "work-stealing"];
 /// Not done, and done.
 pub(crate) const SWITCHES: &[&str] = &["off", "on"];
 pub(crate) const PINS: &[&str] = &["required", "best-effort", "off"];
+/// From the least that is logged to the most.
+pub(crate) const LOG_LEVELS: &[&str] = &["error", "warning", "info"];
 const POLICIES: [&str; Policy::ALL.len()] = {
     let mut names = [""; Policy::ALL.len()];
     let mut index = 0;
@@ -127,6 +129,8 @@ keys! {
         "Whether connections move, between two requests, from a core that is held up to one that is not.";
     PID_FILE = "pid_file", Kind::Text, Tells, FIXED,
         "A file that the process number is written to, for `corelane reload`. It is removed at the end.";
+    LOG = "log", Kind::Choice(LOG_LEVELS), Is(|| Value::Text("info".into())), LIVE,
+        "What is logged on standard error: errors only, warnings too, or what the program does as well.";
     DRAIN = "drain", time(ZERO, HOUR), Is(|| Value::Time(10 * SECOND)), LIVE,
         "How long open requests get to finish after a signal.";
 }
@@ -171,7 +175,7 @@ keys! {
         "Address and port to listen on, as \"127.0.0.1:8080\" or \"[::1]:8080\". Port 0 lets the system choose.";
     BACKLOG = "backlog", count(1, 65_535), Is(|| Value::Count(crate::sys::socket::DEFAULT_BACKLOG.into())), FIXED,
         "Connections that may wait to be accepted, per shard; cut to the system's somaxconn.";
-    BALANCE = "balance", Kind::Choice(&POLICIES), Is(|| Value::Text(Policy::default().name().into())), FIXED,
+    BALANCE = "balance", Kind::Choice(&POLICIES), Is(|| Value::Text(Policy::default().name().into())), LIVE,
         "Which shard gets a connection.";
     SHARE = "share", Kind::Flag, Is(|| Value::Flag(false)), FIXED,
         "Whether other processes of the same user may listen on the same port, and get a part of the connections.";

@@ -4,11 +4,16 @@
 //! reset in the queue, a firewall refused it) are counted and the next is taken at once. Shortages (no fds, no memory)
 //! pause the acceptor: readiness is edge-triggered and nothing announces the end of a shortage, so a timer tries again.
 //! Anything else means that the socket is not a listening one any more, and ends the acceptor with that error.
+//!
+//! Who comes in a shortage of fds waits in the kernel's queue, and is served if it is over soon. When it has lasted for as
+//! long as pauses get, those who wait are turned away: the acceptor gives up a descriptor that it has kept for this, and
+//! with it takes them one by one and closes them. A client that is told so can go elsewhere; one that waits cannot.
 
 use crate::net::{TcpListener, TcpStream};
 use crate::shard::context::with_current;
 use crate::task::home::add;
 use crate::time::sleep;
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,11 +23,16 @@ const PAUSE_FIRST: Duration = Duration::from_millis(5);
 /// The longest pause, and so the time it takes to notice that a shortage is over.
 const PAUSE_LONGEST: Duration = Duration::from_millis(500);
 
-/// Accepts from one listener. See the module.
+/// Connections turned away at once, at most.
+const TURNED_AWAY_MAX: usize = 1024;
+
+/// Accepts from one listener, and keeps a descriptor in reserve. See [`Accepted::Paused`].
 #[derive(Debug)]
 pub struct Acceptor {
     listener: TcpListener,
     pause: Duration,
+    /// An open file of no use but to be closed. None: there was no descriptor for it.
+    reserve: Option<File>,
 }
 
 /// What the acceptor has met.
@@ -33,14 +43,23 @@ pub enum Accepted {
     Connection(TcpStream, SocketAddr),
     /// A connection was lost before it could be taken; the next will be tried.
     Lost(io::Error),
-    /// No fds, memory or the like: nothing is accepted for this long.
-    Paused(io::Error, Duration),
+    /// No fds, memory or the like: nothing is accepted for a while. The first pause is 5 ms long, each in a row twice as
+    /// long as the one before, up to half a second. Who comes meanwhile waits in the queue; in pauses of that last length
+    /// those who wait for want of fds are turned away.
+    Paused {
+        /// What there is none of.
+        error: io::Error,
+        /// How long.
+        pause: Duration,
+        /// Connections that were accepted only to be closed.
+        turned_away: usize,
+    },
 }
 
 impl Acceptor {
     /// Accepts from `listener`.
     pub fn new(listener: TcpListener) -> Acceptor {
-        Acceptor { listener, pause: Duration::ZERO }
+        Acceptor { listener, pause: Duration::ZERO, reserve: reserve() }
     }
 
     /// The listening socket.
@@ -72,12 +91,27 @@ impl Acceptor {
                 }
                 Severity::Shortage => {
                     with_current(|shard| add(&shard.counters.accept_errors, 1));
+                    let lasts = self.pause == PAUSE_LONGEST && is_of_fds(&error);
+                    let turned_away = if lasts { self.turn_away() } else { 0 };
                     self.pause = (self.pause * 2).clamp(PAUSE_FIRST, PAUSE_LONGEST);
-                    Ok(Accepted::Paused(error, self.pause))
+                    Ok(Accepted::Paused { error, pause: self.pause, turned_away })
                 }
                 Severity::Listener => Err(error),
             },
         }
+    }
+
+    /// Closes those who wait, with the one descriptor that is kept for it. Returns how many there were.
+    fn turn_away(&mut self) -> usize {
+        let Some(reserve) = self.reserve.take() else {
+            self.reserve = reserve();
+            return 0;
+        };
+        drop(reserve);
+        // Each is closed before the next is taken.
+        let count = self.drain().take(TURNED_AWAY_MAX).map(drop).count();
+        self.reserve = self::reserve();
+        count
     }
 
     /// Takes what is in the queue without waiting: before the listener is closed, so that no connection that the kernel
@@ -96,6 +130,15 @@ impl Acceptor {
             }
         })
     }
+}
+
+fn reserve() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// Whether the error is that this process, or the system, has too many files open.
+fn is_of_fds(error: &io::Error) -> bool {
+    crate::sys::errno::of(error).is_some_and(|errno| errno.is_file_limit())
 }
 
 /// How far an accept error reaches.

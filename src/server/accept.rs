@@ -8,7 +8,7 @@ use super::event::{ConnectionInfo, Event, Observer};
 use super::listen::{Listening, LiveTimeout};
 use super::movable::movable;
 use super::rebalance::Moving;
-use super::spread::{Counted, Part};
+use super::spread::{Counted, Part, Spread};
 use crate::id::ShardId;
 use crate::net::{Accepted, Acceptor, TcpListener, TcpStream};
 use crate::runtime::shutdown_requested;
@@ -35,9 +35,23 @@ pub(super) enum Died {
     Panicked(JoinError),
 }
 
-/// Waits for every task, or for the first that dies.
-async fn all_ended(mut tasks: Vec<JoinHandle<Result<(), Died>>>) -> Result<(), Died> {
-    std::future::poll_fn(|context| poll_all_ended(&mut tasks, context)).await
+/// The tasks that accept on a shard, or in a pool. They end with it if it is given up before they have; when one of them
+/// dies the others go on.
+struct Accepting(Vec<JoinHandle<Result<(), Died>>>);
+
+impl Accepting {
+    /// Waits for every task, or for the first that dies.
+    async fn ended(mut self) -> Result<(), Died> {
+        let ended = std::future::poll_fn(|context| poll_all_ended(&mut self.0, context)).await;
+        self.0.clear();
+        ended
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
 }
 
 pub(super) fn poll_all_ended(
@@ -69,8 +83,7 @@ pub(super) struct Station {
     pub(super) settings: Settings,
     /// Set if connections may move.
     pub(super) moving: Option<Moving>,
-    /// Set if a shard that accepts may hand over.
-    pub(super) part: Option<Part>,
+    pub(super) part: Part,
     pub(super) observer: Observer,
 }
 
@@ -88,8 +101,7 @@ where
     let make = Rc::new(make);
     let crew = moving.map(|moving| {
         let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
-        let seats = part.as_ref().map(|part| part.seats.clone());
-        Crew::muster(moving, seats, move |arrival: Arrival, crew: &Rc<Crew>| {
+        Crew::muster(moving, part.seats.clone(), move |arrival: Arrival, crew: &Rc<Crew>| {
             let service = make(&arrival.info);
             drop(crate::spawn_local(movable(arrival, service, &settings, &drain, crew)));
         })
@@ -108,32 +120,25 @@ where
         let Ok(peer) = stream.peer_addr() else { return };
         handed(accepted(stream, listener, peer, &header_timeouts[listener], Some(counted)));
     };
-    let (seat, spreads) = part.map(|part| part.begin(take_over)).unzip();
-    let mut spreads = spreads.into_iter().flatten();
-    let accept = |listener: Listening| {
-        let (serve, mut spread) = (serve.clone(), spreads.next());
+    let (seat, spreads) = part.begin(take_over);
+    let accept = |(listener, mut spread): (Listening, Spread)| {
+        let serve = serve.clone();
         let (number, timeout) = (listener.number, listener.header_timeout.clone());
         let serve = move |stream, peer| {
-            let placed = match &mut spread {
-                None => Some((stream, None)),
-                Some(spread) => {
-                    spread.place(stream).map(|(stream, counted)| (stream, Some(counted)))
-                }
-            };
-            if let Some((stream, counted)) = placed {
-                serve(accepted(stream, number, peer, &timeout, counted));
+            if let Some((stream, counted)) = spread.place(stream) {
+                serve(accepted(stream, number, peer, &timeout, Some(counted)));
             }
         };
         crate::spawn_local(accept_all(listener, serve, observer.clone()))
     };
-    let tasks: Vec<_> = listeners.into_iter().map(accept).collect();
+    let tasks = Accepting(listeners.into_iter().zip(spreads).map(accept).collect());
     // On its own, because the connections must be told even if every listener has died before.
     drop(crate::spawn_local(async move {
         shutdown_requested().await;
-        seat.iter().for_each(|seat| seat.close());
+        seat.close();
         drain.begin();
     }));
-    all_ended(tasks).await
+    tasks.ended().await
 }
 
 /// A connection that nothing has been read from yet.
@@ -176,12 +181,12 @@ where
         };
         crate::spawn(accept_all(listener, serve, observer.clone()))
     };
-    let tasks: Vec<_> = listeners.into_iter().map(accept).collect();
+    let tasks = Accepting(listeners.into_iter().map(accept).collect());
     drop(crate::spawn(async move {
         shutdown_requested().await;
         drain.begin();
     }));
-    all_ended(tasks).await
+    tasks.ended().await
 }
 
 /// Accepts from one listener until the shutdown, and has each connection served.
@@ -213,8 +218,8 @@ async fn accept_all(
             Some(Ok(Accepted::Lost(error))) => {
                 observer(Event::AcceptLost { shard: this_shard(), error });
             }
-            Some(Ok(Accepted::Paused(error, pause))) => {
-                observer(Event::AcceptPaused { shard: this_shard(), error, pause });
+            Some(Ok(Accepted::Paused { error, pause, turned_away })) => {
+                observer(Event::AcceptPaused { shard: this_shard(), error, pause, turned_away });
             }
             Some(Err(error)) => {
                 let copy = io::Error::new(error.kind(), error.to_string());

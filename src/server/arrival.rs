@@ -14,7 +14,7 @@ pub(super) struct Arrival {
     pub(super) read: Bytes,
     pub(super) info: ConnectionInfo,
     pub(super) header_timeout: Option<Duration>,
-    /// It counts among the shard's, where shards are chosen by that.
+    /// It counts among the shard's; none in a pool.
     pub(super) counted: Option<Counted>,
     /// It was moved here between two requests.
     pub(super) moved: bool,

@@ -25,8 +25,8 @@ pub(super) struct Crew {
     moving: Moving,
     handle: Handle,
     shard: ShardId,
-    /// Where connections count; none if shards are not chosen by that.
-    seats: Option<Seats>,
+    /// Where connections count.
+    seats: Seats,
     serve: Serve,
     members: RefCell<Table<Member>>,
 }
@@ -58,7 +58,7 @@ impl Crew {
     /// Keeps a crew on this shard.
     pub(super) fn muster(
         moving: Moving,
-        seats: Option<Seats>,
+        seats: Seats,
         serve: impl Fn(Arrival, &Rc<Crew>) + 'static,
     ) -> Rc<Crew> {
         let crew = Rc::new(Crew {
@@ -83,7 +83,7 @@ impl Crew {
     /// Serves a connection here.
     pub(super) fn take(self: &Rc<Crew>, mut arrival: Arrival) {
         if !arrival.counted.as_ref().is_some_and(|counted| counted.is_at(self.shard)) {
-            arrival.counted = self.count_at(self.shard);
+            arrival.counted = Some(self.count_at(self.shard));
         }
         (self.serve)(arrival, self);
     }
@@ -94,7 +94,7 @@ impl Crew {
         if !self.moving.is_there(to) {
             return self.take(arrival);
         }
-        let (number, counted) = (self.moving.number, self.count_at(to));
+        let (number, counted) = (self.moving.number, Some(self.count_at(to)));
         let arrive = move || {
             let Some(crew) = Crew::here(number) else { return };
             with_current(|shard| add(&shard.counters.connections_arrived, 1));
@@ -108,8 +108,8 @@ impl Crew {
         }
     }
 
-    fn count_at(&self, shard: ShardId) -> Option<Counted> {
-        self.seats.as_ref().map(|seats| Counted::new(&seats[shard.index()]))
+    fn count_at(&self, shard: ShardId) -> Counted {
+        Counted::new(&self.seats[shard.index()])
     }
 
     /// A connection that is here from now on. Returns the number under which it leaves.

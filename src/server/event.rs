@@ -18,7 +18,8 @@ pub enum Event {
         /// Why.
         error: io::Error,
     },
-    /// The shard ran out of fds or memory and accepts nothing for a while.
+    /// The shard ran out of fds or memory and accepts nothing for a while. If it lasts, and it is fds that there are none of,
+    /// those who wait are turned away, as [`Accepted::Paused`](crate::net::Accepted) says.
     AcceptPaused {
         /// On which shard.
         shard: ShardId,
@@ -26,6 +27,8 @@ pub enum Event {
         error: io::Error,
         /// How long it waits before it tries again.
         pause: Duration,
+        /// Connections that were accepted only to be closed.
+        turned_away: usize,
     },
     /// A listening socket has failed for good: the shard accepts nothing from it any more.
     ListenerDied {

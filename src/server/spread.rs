@@ -6,17 +6,17 @@
 //! anew, so connections that come to several shards at once are spread as evenly as one after the other.
 //!
 //! What travels is the socket, which no shard has registered yet, in one message without an answer. It waits for nothing: where
-//! there is no room, or nobody any more, the shard that has accepted keeps the connection. A server none of whose listeners
-//! has such a policy has no seats, and comes here once per connection to find that out.
+//! there is no room, or nobody any more, the shard that has accepted keeps the connection. Connections count with every policy,
+//! since it may change.
 
 use super::listen::Listen;
+use super::steer::Group;
 use crate::balance::Policy;
 use crate::balance::choice::{Choice, Lots, in_turn, least, p2c};
 use crate::error::Error;
 use crate::id::ShardId;
 use crate::mesh::inbox::Refused;
 use crate::mesh::thunk::{Errand, Thunk};
-use crate::mode::Mode;
 use crate::net::TcpStream;
 use crate::runtime::Handle;
 use crate::shard::context::with_current;
@@ -92,7 +92,8 @@ impl Drop for Counted {
 
 /// One listener of one shard: who gets what it accepts.
 pub(super) struct Spread {
-    policy: Policy,
+    /// It has the policy.
+    group: Arc<Group>,
     /// Which of the server's addresses.
     listener: u32,
     /// Of the shards that serve this listener.
@@ -124,12 +125,12 @@ impl Spread {
 
     /// The place of the shard that is to have it, where it counts from now on.
     fn choose(&mut self) -> (usize, Counted) {
-        let (own, shards) = (self.own, self.seats.len());
+        let (own, shards, policy) = (self.own, self.seats.len(), self.group.policy());
         let load = |place: usize| self.seats[place].load();
         // A shard that stops keeps what it accepts.
         let claims = if load(own).is_some() { CLAIMS_MAX } else { 0 };
         for _ in 0..claims {
-            let choice = match self.policy {
+            let choice = match policy {
                 Policy::P2c => p2c(own, shards, load, &mut self.lots),
                 Policy::Least => least(own, shards, load),
                 Policy::RoundRobin => {
@@ -217,38 +218,30 @@ impl Part {
     }
 }
 
-/// Whether the shard that accepts chooses who gets a connection.
-fn chooses(listen: &Listen) -> bool {
-    match listen.balance {
-        Policy::P2c | Policy::Least | Policy::RoundRobin => true,
-        Policy::Hash | Policy::Cpu | Policy::Weighted => false,
-    }
-}
-
-/// Each shard's part; none where nobody chooses.
+/// Each shard's part. `groups` are the listeners' own.
 ///
 /// # Errors
 /// A listener names shards that there are not.
-pub(super) fn parts(listen: &[Listen], handle: &Handle) -> Result<Vec<Option<Part>>, Error> {
-    let shards = handle.shards();
-    if handle.mode() != Mode::ThreadPerCore || !listen.iter().any(chooses) {
-        return Ok(shards.map(|_| None).collect());
-    }
+pub(super) fn parts(
+    listen: &[Listen],
+    groups: &[Arc<Group>],
+    handle: &Handle,
+) -> Result<Vec<Part>, Error> {
     let number = handle.fleet().next_sharded();
     let seat =
         |shard| Arc::new(Seat { word: CachePadded::new(AtomicU64::new(CLOSED)), shard, number });
-    let seats: Seats = shards.map(seat).collect();
+    let seats: Seats = handle.shards().map(seat).collect();
     let mut parts: Vec<Part> = seats
         .iter()
         .map(|seat| Part { seat: seat.clone(), seats: seats.clone(), spreads: Vec::new() })
         .collect();
-    for (listener, listen) in listen.iter().enumerate() {
+    for (listener, (listen, group)) in listen.iter().zip(groups).enumerate() {
         let members = listen.on(seats.len())?;
         let theirs: Seats = members.iter().map(|&shard| seats[shard].clone()).collect();
         let turn = Arc::default();
         for (own, &shard) in members.iter().enumerate() {
             parts[shard].spreads.push(Spread {
-                policy: listen.balance,
+                group: group.clone(),
                 listener: listener as u32,
                 seats: Arc::clone(&theirs),
                 own,
@@ -257,7 +250,7 @@ pub(super) fn parts(listen: &[Listen], handle: &Handle) -> Result<Vec<Option<Par
             });
         }
     }
-    Ok(parts.into_iter().map(Some).collect())
+    Ok(parts)
 }
 
 #[cfg(all(test, not(loom)))]

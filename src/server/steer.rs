@@ -18,9 +18,9 @@
 //!
 //! # Who changes the weights
 //!
-//! A thread, `corelane-steer`, if some address has the policy `weighted`: a shard that is held up cannot say so itself. It
-//! reads what shards publish, owns nothing of theirs, and ends by itself when the last of its sockets has been closed,
-//! which is at the latest when the runtime's shards end. Nobody waits for it.
+//! A thread, `corelane-steer`, while some address has the policy `weighted`: a shard that is held up cannot say so itself. It
+//! reads what shards publish, owns nothing of theirs, and ends by itself when no address has that policy any more or the last
+//! of its sockets has been closed, which is at the latest when the runtime's shards end. Nobody waits for it.
 
 mod close;
 mod weigh;
@@ -29,7 +29,7 @@ use crate::balance::Policy;
 use crate::balance::weights::WEIGHT_MAX;
 use crate::id::CpuId;
 use crate::runtime::shutdown_requested;
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicU32, Mutex, Ordering, lock};
 use crate::sys::cpus;
 use crate::sys::steer::{attach, by_cpu, detach, weighted};
 use crate::task::waker::wake_counted;
@@ -42,12 +42,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::thread;
-pub(super) use weigh::start;
+pub(super) use weigh::Weigher;
 
 /// The sockets of one address. See the module.
 #[derive(Debug)]
 pub(super) struct Group {
-    policy: Policy,
+    /// The place of its policy in [`Policy::ALL`]. Written under the lock of the state; the shards that accept read it without.
+    policy: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -83,6 +84,11 @@ struct Member {
 #[derive(Debug, Default)]
 struct Close(Mutex<(bool, Option<Waker>)>);
 
+fn place_of(policy: Policy) -> u32 {
+    let place = Policy::ALL.iter().position(|&one| one == policy);
+    place.expect("every policy is among all") as u32
+}
+
 /// A shard's place in a group. Whoever has it closes the socket before it drops this.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -103,7 +109,27 @@ impl Group {
             waiting: Vec::new(),
             thread: None,
         };
-        Arc::new(Group { policy, state: Mutex::new(state) })
+        Arc::new(Group { policy: AtomicU32::new(place_of(policy)), state: Mutex::new(state) })
+    }
+
+    /// How new connections are spread now.
+    #[inline]
+    pub(super) fn policy(&self) -> Policy {
+        Policy::ALL[self.policy.load(Ordering::Relaxed) as usize]
+    }
+
+    /// Spreads connections that come from now on by this policy.
+    ///
+    /// # Errors
+    /// The policy needs a program, and the system refuses that; then nothing is different.
+    pub(super) fn set_policy(&self, policy: Policy) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        if state.refused && policy.is_by_kernel_program() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        state.steer(policy)?;
+        self.policy.store(place_of(policy), Ordering::Relaxed);
+        Ok(())
     }
 
     /// The next socket that has begun to listen.
@@ -125,13 +151,16 @@ impl Group {
     fn weigh(&self, weights: &[u16]) -> io::Result<()> {
         let mut state = lock(&self.state);
         state.weights = weights.to_vec();
-        state.steer(self.policy)
+        match self.policy() {
+            Policy::Weighted => state.steer(Policy::Weighted),
+            _ => Ok(()),
+        }
     }
 
-    /// Where its shards are, for the thread. None: it needs no thread any more.
+    /// Where its shards are, for the thread. None: it needs no thread now.
     fn shards(&self) -> Option<Vec<usize>> {
         let state = lock(&self.state);
-        let live = !state.members.is_empty() && !state.refused;
+        let live = self.policy() == Policy::Weighted && !state.members.is_empty() && !state.refused;
         live.then(|| state.members.iter().map(|member| member.shard).collect())
     }
 
@@ -150,7 +179,7 @@ impl Group {
             return Err(Refusal::System(io::ErrorKind::Unsupported.into()));
         }
         state.members[place].closing = true;
-        state.steer(self.policy).map_err(|error| {
+        state.steer(self.policy()).map_err(|error| {
             state.members[place].closing = false;
             Refusal::System(error)
         })?;
@@ -163,7 +192,7 @@ impl Group {
         let member = state.members.iter_mut().find(|member| member.shard == shard);
         member.into_iter().for_each(|member| member.closing = false);
         // The system has taken programs a moment ago. If it does not take this one, the shard gets nothing new.
-        let _ = state.steer(self.policy);
+        let _ = state.steer(self.policy());
     }
 
     /// Has the shard close its socket, which gets no new connections any more.
@@ -210,7 +239,7 @@ impl State {
         let program = match policy {
             // It has no choice.
             _ if self.members.len() == 1 => None,
-            Policy::Cpu if cpus.iter().any(Option::is_some) => {
+            Policy::Cpu if self.expected == 0 && cpus.iter().any(Option::is_some) => {
                 let others = closes.then(|| weighted(&self.member_weights(policy))).transpose();
                 Some(others.and_then(|others| by_cpu(&cpus, others)))
             }
@@ -259,16 +288,13 @@ impl Member {
 }
 
 impl Place {
-    /// The shard, on which this runs, begins to accept. The last one to say so has the policy `cpu` put in force: only
-    /// then is it known where all run.
+    /// The shard, on which this runs, begins to accept. The last one to say so has the policy `cpu`, if it is that, put in
+    /// force: only then is it known where all run.
     ///
     /// # Errors
     /// The system refuses programs.
     pub(super) fn arrive(&self) -> io::Result<()> {
         let group = &self.group;
-        if group.policy != Policy::Cpu {
-            return Ok(());
-        }
         // A thread that may run on several has no CPU whose connections are its own.
         let cpu = cpus::allowed().ok().filter(|allowed| allowed.len() == 1).map(|one| one[0]);
         let mut state = lock(&group.state);
@@ -276,7 +302,10 @@ impl Place {
             member.cpu = cpu;
         }
         state.expected -= 1;
-        if state.expected > 0 { Ok(()) } else { state.steer(group.policy) }
+        if state.expected == 0 && group.policy() == Policy::Cpu {
+            return state.steer(Policy::Cpu);
+        }
+        Ok(())
     }
 
     /// Ends when the shard is to close its listening socket: at a shutdown at once; at a planned close when no
@@ -328,7 +357,7 @@ impl Drop for Place {
             drop(state.members.swap_remove(place));
         }
         // Told before if the system refuses: there is a program only where it did not.
-        let _ = state.steer(self.group.policy);
+        let _ = state.steer(self.group.policy());
         let waiting = std::mem::take(&mut state.waiting);
         let thread = state.members.is_empty().then(|| state.thread.take()).flatten();
         drop(state);

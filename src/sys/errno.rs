@@ -32,10 +32,9 @@ impl Errno {
         )
     }
 
-    /// The process has as many files open as it may.
-    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program says what may help"))]
+    /// The process has as many files open as it may, or the system has.
     pub(crate) fn is_file_limit(self) -> bool {
-        self.0 == libc::EMFILE
+        matches!(self.0, libc::EMFILE | libc::ENFILE)
     }
 
     /// Something is used up that will be freed some time.

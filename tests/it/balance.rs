@@ -5,6 +5,7 @@
 use crate::harness::{
     Gate, eventually, limits, on, shards, shards_with, stats_at_rest, within_reason,
 };
+use crate::serve::accept::free_port;
 use crate::serve::client::{Client, GET};
 use corelane::balance::Policy;
 use corelane::server::{Listen, Server};
@@ -15,7 +16,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::Service;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,6 +61,7 @@ impl Service<hyper::Request<Incoming>> for WhoAmI {
 
 struct Served {
     runtime: Runtime,
+    server: Server,
     addresses: Vec<SocketAddr>,
     clones: Arc<AtomicU64>,
     drops: Arc<AtomicU64>,
@@ -84,7 +86,7 @@ impl Served {
         let server = server.start(runtime.handle(), factory).expect("a port");
         // Calls come in order: when these have been answered, every shard serves.
         runtime.handle().shards().for_each(|shard| on(runtime.handle(), shard, || ()));
-        Served { addresses: server.local_addrs().to_vec(), runtime, clones, drops }
+        Served { addresses: server.local_addrs().to_vec(), server, runtime, clones, drops }
     }
 
     /// A connection, and the shard that serves it.
@@ -209,6 +211,41 @@ fn hash_sends_nothing_across() {
 }
 
 #[test]
+fn another_policy_holds_from_the_next_connection_on() {
+    within_reason(|| {
+        let served = Served::by(Policy::Hash);
+        let set = |policy| {
+            served.server.set_policy(0, policy).expect("there is such an address");
+            assert_eq!(served.server.policy(0), Some(policy));
+        };
+        let (_hashed, by_hash) = served.open_all(0, 12);
+        set(Policy::Least);
+        // What came before counts, and is made up for.
+        let (_evened, by_least) = served.open_all(0, 32);
+        let sums: Vec<usize> =
+            by_hash.iter().zip(&by_least).map(|(one, other)| one + other).collect();
+        assert_eq!(sums, [11; SHARDS], "{by_hash:?} and {by_least:?}");
+        set(Policy::RoundRobin);
+        let (_in_turn, counts) = served.open_all(0, 16);
+        assert_eq!(counts, [4; SHARDS]);
+        set(Policy::Hash);
+        let handed_over = served.sum(|stats| stats.connections_handed_over);
+        let (_hashed, _) = served.open_all(0, 16);
+        assert_eq!(served.sum(|stats| stats.connections_handed_over), handed_over);
+    });
+}
+
+#[test]
+fn a_policy_for_an_address_that_there_is_not_is_an_error() {
+    within_reason(|| {
+        let served = Served::by(Policy::Hash);
+        let error = served.server.set_policy(1, Policy::Least).expect_err("there is one address");
+        assert_eq!(error.to_string(), "there is no listener 1: there are 1");
+        assert_eq!(served.server.policy(1), None);
+    });
+}
+
+#[test]
 fn what_is_handed_over_is_counted_on_both_sides() {
     within_reason(|| {
         for policy in [Policy::P2c, Policy::Least, Policy::RoundRobin] {
@@ -307,6 +344,28 @@ fn a_full_inbox_leaves_the_connection_where_it_was_accepted() {
         assert_eq!(stats.connections, stats.accepts);
         gate.open();
         clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
+    });
+}
+
+#[test]
+fn a_server_that_one_shard_has_no_room_for_accepts_on_none() {
+    within_reason(|| {
+        let one: Limits = limits(|limits| limits.inbox_capacity = 1);
+        let runtime = shards_with(2, one);
+        let handle = runtime.handle();
+        let stuck = ShardId::new(1);
+        let gate = Gate::close(handle, stuck);
+        while handle.post(stuck, || ()).is_ok() {}
+        let address = free_port();
+        let server = Server::builder().listen(address).start(handle, |shard| {
+            let (clones, drops) = Default::default();
+            WhoAmI { made_on: Rc::new(shard), clones, drops }
+        });
+        let error = server.map(drop).expect_err("an inbox is full").to_string();
+        assert!(error.starts_with("the server cannot start: "), "{error}");
+        eventually("nobody listens", || TcpListener::bind(address).is_ok());
+        gate.open();
+        assert!(TcpStream::connect(address).is_err());
     });
 }
 

@@ -5,7 +5,7 @@
 //! and again until it holds or a generous while is over. Child processes die with the test that started them. A test
 //! that needs a tool or a privilege which is not there says so on standard error, past the test harness.
 
-mod accept;
+pub(crate) mod accept;
 mod bodies;
 pub(crate) mod client;
 mod drain;

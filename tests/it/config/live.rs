@@ -84,6 +84,52 @@ fn what_cannot_change_is_named_and_the_rest_changes() {
 }
 
 #[test]
+fn the_balance_changes_and_its_thread_comes_and_goes() {
+    let directory = directory();
+    let by = |policy: &str, body: &str| {
+        file(&directory, body).replace("[[route]]", &format!("balance = \"{policy}\"\n[[route]]"))
+    };
+    let path = write(&directory, "server.toml", by("least", "one"));
+    let program = start(&path);
+    let weighs = || program.threads().iter().any(|(name, _)| name == "corelane-steer");
+    assert!(!weighs());
+    let mut client = Client::connect(program.address());
+    for (policy, body) in [("weighted", "two"), ("hash", "three"), ("weighted", "four")] {
+        write(&directory, "server.toml", by(policy, body));
+        program.signal(libc::SIGHUP);
+        until("it is read again", || client.get().body == body.as_bytes());
+        until("the thread comes or goes", || weighs() == (policy == "weighted"));
+        Client::connect(program.address()).get();
+    }
+    let said = program.err.so_far();
+    assert!(!said.iter().any(|line| line.contains("cannot be spread")), "{said:?}");
+}
+
+#[test]
+fn what_is_logged_changes() {
+    let directory = directory();
+    let path = write(&directory, "server.toml", file(&directory, "one"));
+    let mut program = start(&path);
+    let mut client = Client::connect(program.address());
+    program.signal(libc::SIGHUP);
+    says(&program, "read again");
+    let new =
+        file(&directory, "two").replace("cores = 1", "cores = 1\nlog = \"error\"\npin = \"off\"");
+    write(&directory, "server.toml", &new);
+    program.signal(libc::SIGHUP);
+    until("it is read again", || client.get().body == b"two");
+    write(&directory, "server.toml", new.replace("log", "lock"));
+    program.signal(libc::SIGHUP);
+    // Errors are still logged.
+    says(&program, "nothing was changed");
+    let lines = program.err.so_far().len();
+    program.signal(libc::SIGTERM);
+    program.exits_with(0);
+    assert_eq!(program.err.all().len(), lines, "{:?}", program.err.all());
+    assert!(program.err.all().iter().all(|line| !line.contains("start anew")));
+}
+
+#[test]
 fn a_route_for_a_listener_that_waits_for_the_next_start_changes_nothing() {
     let directory = directory();
     let path = write(&directory, "server.toml", file(&directory, "one"));

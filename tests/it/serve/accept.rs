@@ -13,7 +13,7 @@ const CANNOT_ACCEPT: &str = "cannot accept connections";
 
 /// A port that nobody uses, outside the range from which the system takes ports for clients: what connects meanwhile
 /// cannot take it.
-pub(super) fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     eventually("a free port", || {
         let port = 10_000 + (RandomState::new().hash_one(0) % 20_000) as u16;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -77,6 +77,24 @@ fn when_files_are_free_again_connections_are_accepted_within_a_second() {
         crowd.extend((0..300).map(|_| Client::connect(program.address())));
     }
     panic!("it took {shortest:?} at best");
+}
+
+#[test]
+fn who_waits_for_long_without_free_files_is_turned_away() {
+    let Some((program, mut first, mut crowd)) = starved(&[]) else { return };
+    // Those who came first have been accepted; of the others all are told, also those behind who is told first.
+    let newest = crowd.len() - 200;
+    crowd.drain(newest..).for_each(|mut client| client.is_gone());
+    program.err.wait_for("that waited were turned away");
+    for _ in 0..20 {
+        first.get().is_hello();
+    }
+    // And again.
+    let mut late = Client::connect(program.address());
+    late.is_gone();
+    drop(crowd);
+    // One that comes before the server has seen all of them go may be turned away as well.
+    until("there are files again", || Client::connect(program.address()).try_get().is_ok());
 }
 
 #[test]
