@@ -9,7 +9,7 @@ use crate::serve::accept::free_port;
 use crate::serve::client::{Client, GET};
 use corelane::balance::Policy;
 use corelane::server::{Listen, Server};
-use corelane::{Limits, Runtime, ShardId, ShardStats};
+use corelane::{Handle, Limits, Runtime, ShardId, ShardStats};
 use http_body_util::Full;
 use hyper::Response;
 use hyper::body::{Bytes, Incoming};
@@ -347,6 +347,22 @@ fn a_full_inbox_leaves_the_connection_where_it_was_accepted() {
     });
 }
 
+/// Part of a factory, which is cloned for each shard: for the second when the first accepts.
+struct FirstAccepts {
+    handle: Handle,
+    clones: Arc<AtomicU64>,
+}
+
+impl Clone for FirstAccepts {
+    fn clone(&self) -> Self {
+        let accepts = || self.handle.stats()[0].tasks > 1;
+        if self.clones.fetch_add(1, Ordering::Relaxed) == 1 {
+            eventually("the first shard accepts", accepts);
+        }
+        FirstAccepts { handle: self.handle.clone(), clones: self.clones.clone() }
+    }
+}
+
 #[test]
 fn a_server_that_one_shard_has_no_room_for_accepts_on_none() {
     within_reason(|| {
@@ -357,9 +373,12 @@ fn a_server_that_one_shard_has_no_room_for_accepts_on_none() {
         let gate = Gate::close(handle, stuck);
         while handle.post(stuck, || ()).is_ok() {}
         let address = free_port();
-        let server = Server::builder().listen(address).start(handle, |shard| {
-            let (clones, drops) = Default::default();
-            WhoAmI { made_on: Rc::new(shard), clones, drops }
+        let first = FirstAccepts { handle: handle.clone(), clones: Arc::default() };
+        let server = Server::builder().listen(address).start(handle, move |shard| {
+            // All of it is in here, so that all of it is cloned.
+            let first: FirstAccepts = first;
+            let clones = first.clones;
+            WhoAmI { made_on: Rc::new(shard), clones, drops: Arc::default() }
         });
         let error = server.map(drop).expect_err("an inbox is full").to_string();
         assert!(error.starts_with("the server cannot start: "), "{error}");
