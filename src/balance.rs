@@ -6,6 +6,8 @@
 pub(crate) mod choice;
 #[cfg(feature = "server")]
 pub(crate) mod moves;
+#[cfg(any(feature = "server", all(loom, test)))]
+pub(crate) mod seats;
 #[cfg(feature = "server")]
 pub(crate) mod weights;
 

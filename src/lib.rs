@@ -42,7 +42,7 @@ pub mod time;
 mod time;
 mod wait_queue;
 
-#[cfg(not(loom))]
+#[cfg_attr(loom, allow(dead_code, reason = "only its counts are modelled"))]
 pub mod balance;
 #[cfg(not(loom))]
 mod blocking;

@@ -19,10 +19,12 @@ mod calls;
 mod ending;
 mod guard;
 mod join;
+mod live;
 mod park;
 mod pool_end;
 mod reentry;
 mod references;
+mod seats;
 mod shutdown;
 mod stealable;
 mod stealing;
@@ -342,9 +344,12 @@ impl Drop for Noted {
 }
 
 /// A thread that does `work` with something wrong.
-fn spawn(fault: Fault, work: impl FnOnce() + 'static) -> loom::thread::JoinHandle<()> {
+fn spawn<T: 'static>(
+    fault: Fault,
+    work: impl FnOnce() -> T + 'static,
+) -> loom::thread::JoinHandle<T> {
     loom::thread::spawn(move || {
         commit(fault);
-        work();
+        work()
     })
 }

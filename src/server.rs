@@ -38,6 +38,7 @@ mod spread;
 mod steer;
 
 use crate::balance;
+use crate::balance::seats::Seats;
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
 use crate::mode::Mode;
@@ -56,7 +57,6 @@ use listen::LiveTimeout;
 use rebalance::Moving;
 #[cfg(feature = "config")]
 pub use routes::Routes;
-use spread::Seats;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //! between two requests.
 
 use super::event::ConnectionInfo;
-use super::spread::Counted;
+use crate::balance::seats::Counted;
 use crate::net::TcpStream;
 use hyper::body::Bytes;
 use std::time::Duration;

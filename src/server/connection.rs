@@ -2,7 +2,7 @@
 
 use super::arrival::Arrival;
 use super::drain::Drain;
-use super::spread::Counted;
+use crate::balance::seats::Counted;
 use crate::http::{Io, Timer};
 use crate::net::TcpStream;
 use crate::shard::context::with_current;

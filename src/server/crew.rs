@@ -6,7 +6,7 @@
 use super::arrival::Arrival;
 use super::movable::Probe;
 use super::rebalance::Moving;
-use super::spread::{Counted, Seats};
+use crate::balance::seats::{Counted, Seats};
 use crate::id::ShardId;
 use crate::runtime::Handle;
 use crate::shard::context::with_current;

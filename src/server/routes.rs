@@ -1,8 +1,7 @@
 //! Fixed responses by listener, host and path, which can be replaced while the server runs.
 //!
-//! The table that holds is behind a number that counts replacements. Each shard, in a pool each connection, keeps the table it
-//! knows and that number; a request looks at the number only, which no core writes in steady state. So a replacement holds
-//! on every shard from one store on, and no request sees a part of it.
+//! Each shard, in a pool each connection, keeps the table that it knows, and a request finds out whether there is another by one
+//! look (`sync/live`). So a replacement holds on every shard from one store on, and no request sees a part of it.
 //!
 //! All shards read the same table, and nothing in it is written by a request: what goes into a response is copied, unless it
 //! is large. A counted reference would be written by every core for every response.
@@ -12,20 +11,19 @@ use crate::config::{Config, Respond, Route};
 use crate::error::Error;
 use crate::mode::Mode;
 use crate::runtime::Handle;
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::sync::Arc;
+use crate::sync::live::{Known, Live};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode};
-use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Ready, ready};
 use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// The responses of a configuration's routes. Clones share them: what is replaced in one holds in all.
 ///
@@ -33,13 +31,7 @@ use std::sync::Arc;
 /// of the request's host come before those of any host, a whole path before the beginning of one, a longer one before a
 /// shorter.
 #[derive(Clone)]
-pub struct Routes(Arc<Live>);
-
-struct Live {
-    /// How often the table was replaced.
-    version: AtomicU64,
-    table: Mutex<Arc<Table>>,
-}
+pub struct Routes(Arc<Live<Table>>);
 
 /// The routes of each listener, by its number.
 struct Table(Vec<Hosts>);
@@ -69,16 +61,13 @@ struct Answer {
 impl Routes {
     /// Takes the routes of a configuration; the listeners are numbered in its order.
     pub(crate) fn new(config: &Config) -> Routes {
-        let table = Mutex::new(Arc::new(Table::new(config)));
-        Routes(Arc::new(Live { version: AtomicU64::new(0), table }))
+        Routes(Arc::new(Live::new(Table::new(config))))
     }
 
     /// Takes the routes of another configuration instead, which must have the same listeners in the same order. Requests
     /// that come from now on get them, on every shard.
     pub fn replace(&self, config: &Config) {
-        let table = Arc::new(Table::new(config));
-        *lock(&self.0.table) = table;
-        self.0.version.fetch_add(1, Ordering::Release);
+        self.0.replace(Table::new(config));
     }
 }
 
@@ -245,41 +234,16 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     response
 }
 
-/// The table that one shard, or one connection of a pool, knows.
-struct Known {
-    live: Arc<Live>,
-    version: Cell<u64>,
-    table: RefCell<Arc<Table>>,
-}
-
-impl Known {
-    fn new(live: Arc<Live>) -> Known {
-        // Before the table: one that is newer than its number is only looked at once too often.
-        let version = Cell::new(live.version.load(Ordering::Acquire));
-        let table = RefCell::new(lock(&live.table).clone());
-        Known { live, version, table }
-    }
-
-    /// The table that holds now.
-    fn table(&self) -> Ref<'_, Arc<Table>> {
-        let version = self.live.version.load(Ordering::Acquire);
-        if version != self.version.get() {
-            self.version.set(version);
-            *self.table.borrow_mut() = lock(&self.live.table).clone();
-        }
-        self.table.borrow()
-    }
-}
-
 /// Answers the requests of one connection.
 struct RouteService<K> {
+    /// What one shard, or one connection of a pool, knows.
     known: K,
     listener: usize,
 }
 
-impl<K: Deref<Target = Known>> RouteService<K> {
+impl<K: Deref<Target = Known<Table>>> RouteService<K> {
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        let table = self.known.table();
+        let table = self.known.get();
         let Some(answer) = table.0.get(self.listener).and_then(|hosts| hosts.find(request)) else {
             return plain(StatusCode::NOT_FOUND, "Nothing here.\n");
         };
@@ -292,7 +256,7 @@ impl<K: Deref<Target = Known>> RouteService<K> {
     }
 }
 
-impl<K: Deref<Target = Known>> Service<Request<Incoming>> for RouteService<K> {
+impl<K: Deref<Target = Known<Table>>> Service<Request<Incoming>> for RouteService<K> {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;
@@ -310,11 +274,11 @@ mod tests {
         Routes::new(&Config::from_toml_str(text).expect("a configuration"))
     }
 
-    fn service(routes: &Routes, listener: usize) -> RouteService<Box<Known>> {
+    fn service(routes: &Routes, listener: usize) -> RouteService<Box<Known<Table>>> {
         RouteService { known: Box::new(Known::new(routes.0.clone())), listener }
     }
 
-    fn ask(service: &RouteService<Box<Known>>, path: &str, host: &str) -> (u16, String) {
+    fn ask(service: &RouteService<Box<Known<Table>>>, path: &str, host: &str) -> (u16, String) {
         let request = Request::builder().uri(path).header(HOST, host).body(()).expect("a request");
         let response = service.answer(&request);
         let status = response.status().as_u16();

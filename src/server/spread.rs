@@ -1,9 +1,9 @@
 //! Spreading accepted connections over the shards of a server, for the policies that choose after `accept`.
 //!
-//! Each shard of the server has a [`Seat`]: how many connections it has, on cache lines of its own. The shard itself counts
-//! there what it keeps and what ends; a shard that hands a connection over counts it for the receiver before it is sent, so
-//! that the next to choose knows of it. Who counts first claims: a choice by a load that has changed meanwhile is made
-//! anew, so connections that come to several shards at once are spread as evenly as one after the other.
+//! Each shard of the server has a [`Seat`], and every connection counts there. A shard that hands a connection over counts it for
+//! the receiver before it is sent, so that the next to choose knows of it. Who counts first claims: a choice by a load that
+//! has changed meanwhile is made anew, so connections that come to several shards at once are spread as evenly as one
+//! after the other.
 //!
 //! What travels is the socket, which no shard has registered yet, in one message without an answer. It waits for nothing: where
 //! there is no room, or nobody any more, the shard that has accepted keeps the connection. Connections count with every policy,
@@ -13,82 +13,19 @@ use super::listen::Listen;
 use super::steer::Group;
 use crate::balance::Policy;
 use crate::balance::choice::{Choice, Lots, in_turn, least, p2c};
+use crate::balance::seats::{Counted, Seat, Seats};
 use crate::error::Error;
-use crate::id::ShardId;
 use crate::mesh::inbox::Refused;
 use crate::mesh::thunk::{Errand, Thunk};
 use crate::net::TcpStream;
 use crate::runtime::Handle;
 use crate::shard::context::with_current;
-use crate::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Ordering};
+use crate::sync::{Arc, AtomicUsize, CachePadded, Ordering};
 use crate::task::home::add;
 use std::rc::Rc;
 
 /// A choice is made anew so often at most because others have chosen meanwhile. Then the shard keeps the connection.
 const CLAIMS_MAX: u32 = 8;
-
-/// The bit of a seat's word that says that the shard takes no connections from others: it does not serve yet, or it stops.
-const CLOSED: u64 = 1 << 63;
-
-/// What the shards of a server know of one of them.
-#[derive(Debug)]
-pub(super) struct Seat {
-    /// Connections, and [`CLOSED`]. It orders nothing: what a connection needs travels with it.
-    word: CachePadded<AtomicU64>,
-    shard: ShardId,
-    /// The name under which the shard keeps what serves its connections.
-    number: u64,
-}
-
-impl Seat {
-    /// Connections; none if the shard takes none.
-    fn load(&self) -> Option<u64> {
-        let word = self.word.load(Ordering::Relaxed);
-        (word & CLOSED == 0).then_some(word)
-    }
-
-    /// The shard may be given connections.
-    pub(super) fn open(&self) {
-        self.word.fetch_and(!CLOSED, Ordering::Relaxed);
-    }
-
-    /// The shard keeps what it accepts, and is given no more.
-    pub(super) fn close(&self) {
-        self.word.fetch_or(CLOSED, Ordering::Relaxed);
-    }
-}
-
-/// Those of all shards of a server, in the shards' order.
-pub(super) type Seats = Arc<[Arc<Seat>]>;
-
-/// A connection of a shard, for as long as this lives: wherever it is on its way, or served, or dropped.
-#[derive(Debug)]
-pub(super) struct Counted(Arc<Seat>);
-
-impl Counted {
-    pub(super) fn new(seat: &Arc<Seat>) -> Counted {
-        seat.word.fetch_add(1, Ordering::Relaxed);
-        Counted(seat.clone())
-    }
-
-    /// Whether it counts at this shard.
-    pub(super) fn is_at(&self, shard: ShardId) -> bool {
-        self.0.shard == shard
-    }
-
-    /// None: the load is not that any more.
-    fn claim(seat: &Arc<Seat>, load: u64) -> Option<Counted> {
-        let (now, next) = (Ordering::Relaxed, load + 1);
-        let claimed = seat.word.compare_exchange(load, next, now, now).is_ok();
-        claimed.then(|| Counted(seat.clone()))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.word.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// One listener of one shard: who gets what it accepts.
 pub(super) struct Spread {
@@ -161,7 +98,7 @@ impl HandOver {
     /// # Errors
     /// With itself: there is no room, or the shard is gone.
     fn send(self) -> Result<(), HandOver> {
-        let to = self.counted.0.shard;
+        let to = self.counted.seat().shard;
         let sent = with_current(|shard| {
             let inbox = shard.fleet().inbox(to).expect("a seat is that of a shard");
             let sent = inbox.call(Thunk::new(self));
@@ -184,7 +121,7 @@ struct Serving(Box<dyn Fn(TcpStream, usize, Counted)>);
 
 impl Errand for HandOver {
     fn run(self) {
-        let number = self.counted.0.number;
+        let number = self.counted.seat().number;
         let serving = with_current(|shard| {
             add(&shard.counters.connections_taken_over, 1);
             shard.kept::<Serving>(number)
@@ -228,9 +165,7 @@ pub(super) fn parts(
     handle: &Handle,
 ) -> Result<Vec<Part>, Error> {
     let number = handle.fleet().next_sharded();
-    let seat =
-        |shard| Arc::new(Seat { word: CachePadded::new(AtomicU64::new(CLOSED)), shard, number });
-    let seats: Seats = handle.shards().map(seat).collect();
+    let seats: Seats = handle.shards().map(|shard| Seat::new(shard, number)).collect();
     let mut parts: Vec<Part> = seats
         .iter()
         .map(|seat| Part { seat: seat.clone(), seats: seats.clone(), spreads: Vec::new() })
@@ -260,23 +195,5 @@ mod tests {
     #[test]
     fn a_hand_over_needs_no_box() {
         assert!(size_of::<HandOver>() <= 3 * size_of::<usize>());
-    }
-
-    #[test]
-    fn connections_count_while_they_live_also_where_a_seat_closes() {
-        let word = CachePadded::new(AtomicU64::new(CLOSED));
-        let seat = Arc::new(Seat { word, shard: ShardId::new(0), number: 0 });
-        let kept = Counted::new(&seat);
-        assert_eq!(seat.load(), None);
-        seat.open();
-        assert_eq!(seat.load(), Some(1));
-        assert!(Counted::claim(&seat, 0).is_none(), "by a load that has changed");
-        let claimed = Counted::claim(&seat, 1).expect("by the load that it has");
-        assert_eq!(seat.load(), Some(2));
-        seat.close();
-        assert!(Counted::claim(&seat, 2).is_none(), "it is closed");
-        drop((kept, claimed));
-        seat.open();
-        assert_eq!(seat.load(), Some(0));
     }
 }

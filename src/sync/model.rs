@@ -213,9 +213,50 @@ impl AtomicU64 {
 
     #[track_caller]
     pub(crate) fn fetch_add(&self, amount: u64, order: Ordering) -> u64 {
+        if fault() == Fault::TornUpdates {
+            return self.update(order, |value| value.wrapping_add(amount));
+        }
         let old = self.checked().fetch_add(amount, order);
         self.latest.store(old.wrapping_add(amount), Ordering::Relaxed);
         old
+    }
+
+    #[track_caller]
+    fn update(&self, order: Ordering, step: impl Fn(u64) -> u64) -> u64 {
+        let updated = self.fetch_update(order, Ordering::Relaxed, |value| Some(step(value)));
+        updated.unwrap_or_else(|value| value)
+    }
+}
+
+#[cfg(test)]
+impl AtomicU64 {
+    #[track_caller]
+    pub(crate) fn fetch_sub(&self, amount: u64, order: Ordering) -> u64 {
+        self.update(order, |value| value.wrapping_sub(amount))
+    }
+
+    #[track_caller]
+    pub(crate) fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
+        self.update(order, |value| value | bits)
+    }
+
+    #[track_caller]
+    pub(crate) fn fetch_and(&self, bits: u64, order: Ordering) -> u64 {
+        self.update(order, |value| value & bits)
+    }
+
+    #[track_caller]
+    pub(crate) fn compare_exchange(
+        &self,
+        old: u64,
+        new: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64> {
+        match fault() {
+            Fault::TornUpdates => self.exchange_in_two_steps(old, new),
+            _ => self.exchange(old, new, success, failure),
+        }
     }
 }
 
