@@ -109,8 +109,9 @@ impl Builder {
     ///
     /// A thread of its own looks at the shards ten times a second. Where one is busy and its clients wait clearly longer than
     /// those of another, some of its busiest connections are taken apart as soon as nothing of them is under way, and go
-    /// on on the other shard, with a service that is made there. Connections whose last request had a body stay until one
-    /// without has followed; those that were upgraded stay.
+    /// on on the other shard, with a service that is made there. They go only to shards that serve their address.
+    /// Connections whose last request had a body stay until one without has followed; those that were upgraded stay, and what
+    /// hyper's `Upgraded` holds of them is then no [`Io`](crate::http::Io) that it could be downcast to.
     pub fn rebalance(mut self, rebalance: bool) -> Self {
         self.rebalance = rebalance;
         self
@@ -185,7 +186,7 @@ impl Builder {
         weigher.run().map_err(cannot_start)?;
         let parts = spread::parts(&self.listen, &bound.groups, handle)?;
         let seats = parts.first().map(|part| part.seats.clone());
-        let moving = if self.rebalance { Some(Moving::start(handle)?) } else { None };
+        let moving = if self.rebalance { Some(self.moving(handle)?) } else { None };
         let mut shards = Vec::new();
         let by_shard = std::mem::take(&mut bound.by_shard);
         for ((shard, listeners), part) in handle.shards().zip(by_shard).zip(parts) {
@@ -219,6 +220,11 @@ impl Builder {
             handle: handle.clone(),
             shards,
         })
+    }
+
+    fn moving(&self, handle: &Handle) -> Result<Moving, Error> {
+        let shards = |listen: &Listen| listen.on(handle.shard_count());
+        Moving::start(handle, self.listen.iter().map(shards).collect::<Result<_, _>>()?)
     }
 
     /// [`start`](Self::start) with a service that may be sent between threads, so that it can be served in either mode:
@@ -392,9 +398,8 @@ impl Server {
     }
 
     /// Has so many connections of a shard, its busiest, go to another as soon as each is between two requests, whatever the
-    /// balance. A request, not a command: some may end before, or stay because the other shard does not serve or its inbox is
-    /// full. Of a server
-    /// without [`rebalance`](Builder::rebalance) none moves.
+    /// balance. A request, not a command: some may end before, or stay because the other shard does not serve their address or
+    /// its inbox is full. Of a server without [`rebalance`](Builder::rebalance) none moves.
     ///
     /// # Errors
     /// The first shard has no room in its inbox or is closed; or there is no such shard.

@@ -1,6 +1,7 @@
 //! `corelane check` and `corelane schema`: whether a configuration is right, what it comes to, and what can be written.
 
 use super::CANNOT_START;
+use super::serve::Flags;
 use super::settings::Given;
 use crate::config::keys::{Absent, Key, SECTIONS, Section};
 use crate::config::kind::Kind;
@@ -14,19 +15,24 @@ use std::process::ExitCode;
 #[derive(clap::Args)]
 pub(super) struct Options {
     /// The configuration file. Without one, what holds without a file is checked: the defaults and the environment.
+    #[arg(env = "CORELANE_CONFIG")]
     file: Option<PathBuf>,
 
-    /// Print every value that holds, and where it comes from: the default, the file, or an environment variable. The
+    /// Print every value that holds, and where it comes from: the default, the file, an environment variable, or a flag. The
     /// output is a configuration file that says the same.
     #[arg(long)]
     print_effective: bool,
+
+    #[command(flatten)]
+    flags: Flags,
 }
 
 /// Checks; binds nothing and starts nothing.
 pub(super) fn run(options: &Options) -> ExitCode {
     let mut error = std::io::stderr();
     let checked =
-        Given::take(options.file.as_deref()).and_then(|given| Ok((given.check()?, given)));
+        Given::take(options.file.as_deref()).map(|given| given.with_flags(&options.flags));
+    let checked = checked.and_then(|given| Ok((given.check()?, given)));
     let (config, given) = match checked {
         Ok(checked) => checked,
         Err(wrong) => {

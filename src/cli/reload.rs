@@ -139,7 +139,7 @@ impl Running {
     /// Reads the file again and takes over what can be, or nothing. Says which, and why.
     pub(super) fn reload(&mut self, options: &ServeOptions, server: &Server, log: &Log) {
         let Some(file) = &options.config else { return };
-        let new = Given::take(Some(file)).map(|given| given.with_flags(options));
+        let new = Given::take(Some(file)).map(|given| given.with_flags(&options.flags));
         // First by itself: what is wrong with it is best said of the file as it is.
         let new = new.and_then(|given| given.check().map(|_| given.draft));
         let merged = new.map(|new| config::reload(&self.draft, &new));

@@ -24,13 +24,20 @@ use std::sync::{Mutex, mpsc};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// The flags of `serve`. Each takes the place of what a file or the environment says.
+/// The flags of `serve`.
 #[derive(clap::Args, Clone)]
 pub(super) struct Options {
     /// Configuration file. SIGHUP has it read again.
     #[arg(long, value_name = "FILE", env = "CORELANE_CONFIG")]
     pub(super) config: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub(super) flags: Flags,
+}
+
+/// The flags that take the place of what a file or the environment says.
+#[derive(clap::Args, Clone)]
+pub(super) struct Flags {
     /// Address and port to listen on, as 127.0.0.1:8080 or [::1]:8080; may be given several times. Port 0 lets the
     /// system choose [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = crate::config::address::parse)]
@@ -54,7 +61,7 @@ pub(super) struct Options {
     pub(super) rebalance: Option<String>,
 
     /// Seconds that open requests get to finish after a signal [default: 10].
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=3600))]
     pub(super) drain_seconds: Option<u32>,
 }
 
@@ -96,7 +103,7 @@ struct Signals {
 }
 
 fn prepare(options: &Options) -> Result<Prepared, Box<dyn std::error::Error>> {
-    let given = Given::take(options.config.as_deref())?.with_flags(options);
+    let given = Given::take(options.config.as_deref())?.with_flags(&options.flags);
     let config = given.check()?;
     let log = Log::start(config.log())
         .map_err(|error| format!("cannot start a thread that logs: {error}"))?;
@@ -240,9 +247,10 @@ impl Prepared {
         // Its poll is made before anybody can connect and take the last fds.
         try_run(handle.fleet().clone(), async {
             let here = runtime.as_ref().expect("taken below only");
+            // First: if it cannot be written, nothing is to have listened.
+            let pid_file = running.config().pid_file.as_deref().map(PidFile::create).transpose()?;
             let server = running.config().server(here).on_event(observer(log.clone()));
             let mut server = server.start_routes(&handle, running.routes())?;
-            let pid_file = running.config().pid_file.as_deref().map(PidFile::create).transpose()?;
             say(placement(here, running.config()), &server, &log);
             let ended = loop {
                 match next(&mut server, &mut signals).await {

@@ -3,7 +3,7 @@
 use super::serve;
 use crate::config::keys;
 use crate::config::value::{Origin, Table, Value};
-use crate::config::{Config, ConfigError, Draft, Problem, read_file};
+use crate::config::{Config, ConfigError, Draft, Place, Problem, read_file};
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl Given {
     }
 
     /// Takes flags, too.
-    pub(super) fn with_flags(mut self, flags: &serve::Options) -> Given {
+    pub(super) fn with_flags(mut self, flags: &serve::Flags) -> Given {
         let runtime = &mut self.draft.runtime;
         let mut set = |key, value: Option<Value>, flag| {
             if let Some(value) = value {
@@ -53,9 +53,19 @@ impl Given {
                 table.set(&keys::ADDRESS, Value::Address(address), flag());
                 table
             };
+            self.problems.extend(self.names_of_listeners_gone());
             self.draft.listeners = flags.listen.iter().copied().enumerate().map(listener).collect();
         }
         self
+    }
+
+    /// Said once, before what comes of it.
+    fn names_of_listeners_gone(&self) -> Option<Problem> {
+        let names = |tables: &[Table], key| tables.iter().any(|table| table.get(key).is_some());
+        let named = names(&self.draft.routes, &keys::ROUTE_LISTENER)
+            || names(&self.draft.cores, &keys::CORE_LISTENERS);
+        let message = "it takes the place of every [[listener]] of the file, so no [[route]] and no [[core]] may name one";
+        named.then(|| Problem::new(Place::Named("--listen".into()), message))
     }
 
     /// The configuration that all of it comes to.

@@ -2,7 +2,7 @@
 //!
 //! Plain parsing, but for the number of an interface, which the system is asked for.
 
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 const ACCEPTED: &str =
     "an address and a port are wanted, as in 127.0.0.1:8080 or [::1]:8080; names are not looked up";
@@ -16,15 +16,30 @@ pub(crate) fn parse(text: &str) -> Result<SocketAddr, String> {
         Ok(address) => address,
         Err(_) => SocketAddr::V6(with_interface(text)?),
     };
+    match unfit(address) {
+        Some(problem) => Err(problem),
+        None => Ok(address),
+    }
+}
+
+/// Why nobody can listen there.
+pub(crate) fn unfit(address: SocketAddr) -> Option<String> {
     match address {
         SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
             let (ip, port) = (v6.ip(), v6.port());
-            Err(format!(
+            Some(format!(
                 "a link-local address is one of an interface, which is wanted too: [{ip}%interface]:{port}, as in \
                  [{ip}%eth0]:{port}"
             ))
         }
-        address => Ok(address),
+        _ => {
+            let ip = address.ip().to_canonical();
+            let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+            let of_many = ip.is_multicast() || broadcast;
+            of_many.then(|| {
+                format!("{ip} is the address of many hosts at once: nobody can connect to it")
+            })
+        }
     }
 }
 
@@ -64,6 +79,10 @@ mod tests {
         }
         let error = parse("[fe80::1]:80").expect_err("no interface");
         assert!(error.contains("[fe80::1%interface]:80"), "{error}");
+        for text in ["224.0.0.1:80", "255.255.255.255:80", "[ff02::1]:80", "[::ffff:224.0.0.1]:80"]
+        {
+            assert!(parse(text).expect_err(text).contains("many hosts at once"), "{text}");
+        }
         for text in ["[fe80::1%nowhere0]:80", "[fe80::1%../lo]:80", "[fe80::1%]:80"] {
             assert!(parse(text).expect_err(text).starts_with("there is no interface"), "{text}");
         }

@@ -6,7 +6,7 @@ use super::draft::Draft;
 use super::keys::{self, Key};
 use super::problem::{Place, Problem, closest};
 use super::value::{Name, Table};
-use super::{Config, Core, Listener, LogLevel, Respond, Route, Shard};
+use super::{Config, Core, Listener, LogLevel, Respond, Route, Shard, address};
 use crate::balance::Policy;
 use crate::id::CpuId;
 use crate::limits::Limits;
@@ -62,10 +62,11 @@ impl Checker<'_> {
         let names: Vec<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
         let on = self.placement(&cores, usable);
         let core = self.cores(&names, on.as_deref(), usable, blocking_threads);
-        self.served(&listeners, &core, on.as_deref());
-        if mode == Mode::WorkStealing {
-            self.not_for_workers();
+        match mode {
+            Mode::ThreadPerCore => self.served(&listeners, &core, on.as_deref()),
+            Mode::WorkStealing => self.not_for_workers(),
         }
+        self.pid_file();
         let routes = self.routes(&names);
         Config {
             mode,
@@ -182,6 +183,9 @@ impl Checker<'_> {
             };
             let new = listener(table, name.unwrap_or_default(), address);
             let place = table.place(&keys::ADDRESS);
+            if let Some(unfit) = address::unfit(address) {
+                self.errors.push(Problem::new(place.clone(), unfit).of(keys::ADDRESS.name));
+            }
             let other = listeners.iter().position(|other| {
                 address.port() != 0
                     && socket::overlap((address, new.only_v6), (other.address, other.only_v6))
@@ -229,6 +233,14 @@ impl Checker<'_> {
                 listener.name
             );
             self.wrong(place, message);
+        }
+    }
+
+    fn pid_file(&mut self) {
+        let table = &self.draft.runtime;
+        if table.text(&keys::PID_FILE).is_some_and(|name| name.is_empty() || name.contains('\0')) {
+            let problem = Problem::new(table.place(&keys::PID_FILE), "that is no name of a file");
+            self.errors.push(problem.of(keys::PID_FILE.name));
         }
     }
 

@@ -52,16 +52,23 @@ impl Page<'_> {
                     tables.push((section, inner))
                 }
                 (_, Some(Set { value, origin })) => self.line(key, value, &self.origin(origin)),
-                (_, None) => {
-                    if let Some(default) = key.default() {
-                        self.line(key, &default, "default");
-                    }
-                }
+                (_, None) => match key.default() {
+                    Some(default) => self.line(key, &default, "default"),
+                    None => self.unset(key),
+                },
             }
         }
         for (section, inner) in tables {
             self.section(section, inner, None);
         }
+    }
+
+    /// A key without a value, and what holds instead, which its description says.
+    fn unset(&mut self, key: &Key) {
+        let instead =
+            key.doc.split_once("Without it: ").map(|(_, instead)| instead.trim_end_matches('.'));
+        let instead = instead.map(|instead| format!(": {instead}")).unwrap_or_default();
+        let _ = writeln!(self.text, "# {} is not set{instead}", key.name);
     }
 
     fn line(&mut self, key: &Key, value: &Value, origin: &str) {

@@ -201,8 +201,16 @@ impl Reader {
 
 /// What is wrong with a header field, and whether that is its name (RFC 9110, section 5.6.2) or its value (5.5).
 pub(super) fn field_problem(name: &str, value: &str) -> Option<(bool, String)> {
-    const BY_THE_SERVER: [&str; 5] =
-        ["connection", "content-length", "date", "transfer-encoding", "upgrade"];
+    const BY_THE_SERVER: [&str; 8] = [
+        "connection",
+        "content-length",
+        "date",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(token) {
         return Some((true, format!("{name:?} is no name of a header field")));

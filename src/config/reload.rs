@@ -35,8 +35,27 @@ pub(crate) fn reload(running: &Draft, new: &Draft) -> Reload {
     waiting.extend(
         added.map(|table| format!("{} \"{}\", which is new", keys::LISTENER.title(), name(table))),
     );
-    draft.routes = new.routes.clone();
+    draft.routes = routes(running, new, &mut waiting);
     Reload { draft, waiting }
+}
+
+/// The new routes, but for those of a listener that is new: they wait with it. One that is gone and still runs keeps its own.
+fn routes(running: &Draft, new: &Draft, waiting: &mut Vec<String>) -> Vec<Table> {
+    let of = |table: &Table| table.text(&keys::ROUTE_LISTENER);
+    let has = |draft: &Draft, name: &str| {
+        // Without any there is one, which a route can name as well.
+        draft.listeners.is_empty()
+            || draft.listeners.iter().any(|one| one.text(&keys::NAME).as_deref() == Some(name))
+    };
+    let is_in = |draft: &Draft, table: &Table| of(table).is_none_or(|name| has(draft, &name));
+    let (mut routes, wait): (Vec<Table>, Vec<Table>) =
+        new.routes.iter().cloned().partition(|table| is_in(running, table));
+    let mut names: Vec<String> = wait.iter().filter_map(of).collect();
+    names.dedup();
+    let title = keys::ROUTE.title();
+    waiting.extend(names.iter().map(|name| format!("each {title} of \"{name}\"")));
+    routes.extend(running.routes.iter().filter(|table| !is_in(new, table)).cloned());
+    routes
 }
 
 /// Takes over the keys of a table that can be, and names the others that are different.

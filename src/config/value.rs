@@ -223,7 +223,7 @@ const UNITS: [(&str, u64); 6] = [
 pub(super) fn parse_time(text: &str) -> Option<Duration> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
-    let (_, nanos) = UNITS.iter().find(|(name, _)| *name == unit.trim_start())?;
+    let (_, nanos) = UNITS.iter().find(|(name, _)| *name == unit.trim_start_matches(' '))?;
     number.parse::<u64>().ok()?.checked_mul(*nanos).map(Duration::from_nanos)
 }
 

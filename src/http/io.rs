@@ -9,6 +9,8 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(feature = "server")]
+use crate::balance::seats::Counted;
 use crate::limits::GATHER_COPY_MAX;
 use crate::net::stream_io::poll_receive;
 use crate::net::{TcpStream, UnixStream};
@@ -32,6 +34,9 @@ use std::task::{Context, Poll, ready};
 pub struct Io<S> {
     stream: S,
     bursts: Bursts,
+    /// A server's connection counts for as long as its socket is in here, upgraded or not.
+    #[cfg(feature = "server")]
+    counted: Option<Counted>,
 }
 
 /// Whether a connection writes several times in one poll of its task, as it does when the peer pipelines. Then writes are
@@ -99,7 +104,24 @@ impl sealed::Sealed for UnixStream {
 impl<S: Transport> Io<S> {
     /// Wraps a stream.
     pub fn new(stream: S) -> Io<S> {
-        Io { stream, bursts: Bursts::default() }
+        Io {
+            stream,
+            bursts: Bursts::default(),
+            #[cfg(feature = "server")]
+            counted: None,
+        }
+    }
+
+    /// Wraps the stream of a server's connection.
+    #[cfg(feature = "server")]
+    pub(crate) fn of_server(stream: S, counted: Option<Counted>) -> Io<S> {
+        Io { stream, bursts: Bursts::default(), counted }
+    }
+
+    /// It does not count here any more.
+    #[cfg(feature = "server")]
+    pub(crate) fn take_counted(&mut self) -> Option<Counted> {
+        self.counted.take()
     }
 
     /// The stream.
@@ -140,7 +162,7 @@ impl<S: Transport> Write for Io<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Io { stream, bursts } = self.get_mut();
+        let Io { stream, bursts, .. } = self.get_mut();
         let source = stream.source();
         if bursts.write(poll_number())
             && bytes.len() < GATHER_COPY_MAX
@@ -162,7 +184,7 @@ impl<S: Transport> Write for Io<S> {
         context: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Io { stream, bursts } = self.get_mut();
+        let Io { stream, bursts, .. } = self.get_mut();
         let source = stream.source();
         let bufs = &bufs[..bufs.len().min(socket::MAX_SLICES)];
         let length = bufs.iter().map(|buf| buf.len()).sum();

@@ -2,7 +2,6 @@
 
 use super::arrival::Arrival;
 use super::drain::Drain;
-use crate::balance::seats::Counted;
 use crate::http::{Io, Timer};
 use crate::net::TcpStream;
 use crate::shard::context::with_current;
@@ -46,8 +45,9 @@ where
     // What was read elsewhere comes only with connections that move, which are of another kind.
     let Arrival { stream, header_timeout, counted, .. } = arrival;
     let http =
-        http1(header_timeout, settings).serve_connection(Io::new(stream), service).with_upgrades();
-    Connection { http, open: Open::new(drain.clone(), counted), told: false }
+        http1(header_timeout, settings).serve_connection(Io::of_server(stream, counted), service);
+    let http = http.with_upgrades();
+    Connection { http, open: Open::new(drain.clone()), told: false }
 }
 
 pin_project_lite::pin_project! {
@@ -102,18 +102,12 @@ impl<C: Graceful> Future for Connection<C> {
 pub(super) struct Open {
     drain: Arc<Drain>,
     number: Option<u32>,
-    counted: Option<Counted>,
 }
 
 impl Open {
-    pub(super) fn new(drain: Arc<Drain>, counted: Option<Counted>) -> Open {
+    pub(super) fn new(drain: Arc<Drain>) -> Open {
         with_current(|shard| add(&shard.counters.connections, 1));
-        Open { drain, number: None, counted }
-    }
-
-    /// It goes to another shard, and counts there.
-    pub(super) fn uncount(&mut self) -> Option<Counted> {
-        self.counted.take()
+        Open { drain, number: None }
     }
 
     /// Whether the server drains.

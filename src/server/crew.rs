@@ -34,6 +34,8 @@ pub(super) struct Crew {
 /// A connection that is here.
 struct Member {
     probe: Rc<Probe>,
+    /// It goes only to shards that serve this.
+    listener: usize,
     /// Requests as of the last report, and between the last two.
     counted: Cell<u64>,
     lately: Cell<u64>,
@@ -88,10 +90,10 @@ impl Crew {
         (self.serve)(arrival, self);
     }
 
-    /// Sends a connection to another shard, where it counts at once; if that does not serve, has no room for the message, or is
-    /// no more, it stays here.
+    /// Sends a connection to another shard, where it counts at once; if that does not serve its listener, has no room for the
+    /// message, or is no more, it stays here.
     pub(super) fn send(self: &Rc<Crew>, to: ShardId, arrival: Arrival) {
-        if !self.moving.is_there(to) {
+        if !self.moving.serves(to, arrival.info.listener) {
             return self.take(arrival);
         }
         let (number, counted) = (self.moving.number, Some(self.count_at(to)));
@@ -113,9 +115,10 @@ impl Crew {
     }
 
     /// A connection that is here from now on. Returns the number under which it leaves.
-    pub(super) fn join(&self, probe: Rc<Probe>, moved: bool) -> u32 {
+    pub(super) fn join(&self, probe: Rc<Probe>, listener: usize, moved: bool) -> u32 {
         let member = Member {
             probe,
+            listener,
             counted: Cell::new(0),
             lately: Cell::new(0),
             reports: Cell::new(if moved { 0 } else { SETTLED }),
@@ -142,12 +145,13 @@ impl Crew {
         report
     }
 
-    /// Has so many connections go to another shard, the busiest, each as soon as it is between two requests. Those that
-    /// were moved lately stay.
+    /// Has so many connections go to another shard, the busiest of those that it serves, each as soon as it is between two
+    /// requests. Those that were moved lately stay.
     pub(super) fn give(&self, to: ShardId, count: usize, settled_only: bool) {
         let mut busiest = Vec::new();
         self.each(|member| {
-            if !settled_only || member.reports.get() >= SETTLED {
+            let settled = !settled_only || member.reports.get() >= SETTLED;
+            if settled && self.moving.serves(to, member.listener) {
                 busiest.push((member.lately.get(), member.probe.clone()));
             }
         });

@@ -1,8 +1,9 @@
 //! A connection that can be taken apart between two requests, and put together again on another shard.
 //!
 //! hyper does not say when a connection is between two requests, but it can be seen from around it: no request is in the
-//! service and no response on its way, what was written was flushed, and the last request had no body that could still be
-//! under way. Then hyper's state is nothing but bytes that were read and not used, which [`Parts`] has.
+//! service and no response on its way, what was written was flushed, hyper has not begun to close, and the last request had no
+//! body that could still be under way. Then hyper's state is nothing but bytes that were read and not used, which [`Parts`]
+//! has.
 //!
 //! The pieces around hyper share a [`Probe`], which never leaves its thread. Only what the transport writes to is atomic, because
 //! hyper wants a transport to be `Send`.
@@ -39,10 +40,18 @@ pub(super) struct Probe {
     ended: Cell<u64>,
     /// The last request had a body.
     has_body: Cell<bool>,
-    /// Something was written since the last flush.
-    unflushed: Arc<AtomicBool>,
+    outgoing: Arc<Outgoing>,
     /// The shard it is to go to.
     wanted: Cell<Option<ShardId>>,
+}
+
+/// What the transport has been asked to send.
+#[derive(Debug, Default)]
+struct Outgoing {
+    /// Something was written since the last flush.
+    unflushed: AtomicBool,
+    /// hyper closes the connection: there is no other request, whatever was read.
+    closes: AtomicBool,
 }
 
 impl Probe {
@@ -60,7 +69,8 @@ impl Probe {
     fn is_between_requests(&self) -> bool {
         self.begun.get() == self.ended.get()
             && !self.has_body.get()
-            && !self.unflushed.load(Ordering::Relaxed)
+            && !self.outgoing.unflushed.load(Ordering::Relaxed)
+            && !self.outgoing.closes.load(Ordering::Relaxed)
     }
 }
 
@@ -68,7 +78,7 @@ impl Probe {
 pub(super) struct Transport {
     io: Io<TcpStream>,
     before: Bytes,
-    unflushed: Arc<AtomicBool>,
+    outgoing: Arc<Outgoing>,
 }
 
 impl Read for Transport {
@@ -94,7 +104,7 @@ impl Write for Transport {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.unflushed.store(true, Ordering::Relaxed);
+        self.outgoing.unflushed.store(true, Ordering::Relaxed);
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
@@ -103,18 +113,19 @@ impl Write for Transport {
         context: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.unflushed.store(true, Ordering::Relaxed);
+        self.outgoing.unflushed.store(true, Ordering::Relaxed);
         Pin::new(&mut self.io).poll_write_vectored(context, bufs)
     }
 
     #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.io).poll_flush(context))?;
-        self.unflushed.store(false, Ordering::Relaxed);
+        self.outgoing.unflushed.store(false, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outgoing.closes.store(true, Ordering::Relaxed);
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
@@ -211,7 +222,7 @@ impl<B: Body> Body for CountedBody<B> {
 
 /// What is left of a connection that was taken apart: the socket, and what was read from it and not used.
 pub(super) struct Between {
-    stream: TcpStream,
+    io: Io<TcpStream>,
     read: Bytes,
 }
 
@@ -232,7 +243,7 @@ where
         let Parts { io: Transport { io, before, .. }, read_buf, .. } = self.into_parts()?;
         // If it came from another shard, hyper may not have read yet all that came along.
         let read = if before.is_empty() { read_buf } else { [read_buf, before].concat().into() };
-        Some(Between { stream: io.into_inner(), read })
+        Some(Between { io, read })
     }
 }
 
@@ -265,12 +276,12 @@ where
 {
     let Arrival { stream, read, info, header_timeout, counted, moved } = arrival;
     let probe = Rc::new(Probe::default());
-    let unflushed = probe.unflushed.clone();
-    let transport = Transport { io: Io::new(stream), before: read, unflushed };
+    let outgoing = probe.outgoing.clone();
+    let transport = Transport { io: Io::of_server(stream, counted), before: read, outgoing };
     let service = Counted { service, probe: probe.clone() };
     let http = http1(header_timeout, settings).serve_connection(transport, service).with_upgrades();
-    let member = crew.join(probe.clone(), moved);
-    let (crew, open) = (crew.clone(), Open::new(drain.clone(), counted));
+    let member = crew.join(probe.clone(), info.listener, moved);
+    let (crew, open) = (crew.clone(), Open::new(drain.clone()));
     Movable { http: Some(http), probe, info, header_timeout, crew, member, open, told: false }
 }
 
@@ -279,12 +290,12 @@ impl<C: Divisible> Movable<C> {
     #[cold]
     fn go(&mut self, to: ShardId, context: &mut Context<'_>) {
         with_current(|shard| shard.reactor.send_gathered());
-        let Some(Between { stream, read }) = self.http.take().and_then(C::take_apart) else {
+        let Some(Between { mut io, read }) = self.http.take().and_then(C::take_apart) else {
             return;
         };
+        let (counted, stream) = (io.take_counted(), io.into_inner());
         let sent = stream.source().poll_all_sent(context);
         let (info, header_timeout) = (self.info, self.header_timeout);
-        let counted = self.open.uncount();
         let arrival = Arrival { stream, read, info, header_timeout, counted, moved: true };
         match sent {
             Poll::Ready(Ok(())) => self.crew.send(to, arrival),

@@ -33,18 +33,21 @@ pub(super) struct Moving {
     pub(super) number: u64,
     /// By shard: whether it has a crew. One whose service could not be made never has.
     crews: Arc<[AtomicBool]>,
+    /// By listener: the shards that serve it, in ascending order.
+    listeners: Arc<[Vec<usize>]>,
     /// When the last is dropped, with the last crew, the thread ends.
     _alive: Sender<()>,
 }
 
 impl Moving {
-    /// Starts the thread that balances.
-    pub(super) fn start(handle: &Handle) -> Result<Moving, Error> {
+    /// Starts the thread that balances. `listeners` are the shards that serve each.
+    pub(super) fn start(handle: &Handle, listeners: Vec<Vec<usize>>) -> Result<Moving, Error> {
         let number = handle.fleet().next_sharded();
         let (alive, ends) = channel();
         let crews = handle.shards().map(|_| AtomicBool::new(false)).collect();
-        let moving = Moving { number, crews, _alive: alive };
-        match start(handle.clone(), number, moving.crews.clone(), ends) {
+        let balance = Balance::new(handle.clone(), number, groups(&listeners));
+        let moving = Moving { number, crews, listeners: listeners.into(), _alive: alive };
+        match start(balance, moving.crews.clone(), ends) {
             Ok(()) => Ok(moving),
             Err(error) => {
                 let text = format!("there is no thread to balance connections: {error}");
@@ -58,25 +61,31 @@ impl Moving {
         self.crews[shard.index()].store(true, Ordering::Relaxed);
     }
 
-    /// Whether a shard, if there is one, has a crew. What it guards is found on that shard itself, so it orders nothing.
-    pub(super) fn is_there(&self, shard: ShardId) -> bool {
-        self.crews.get(shard.index()).is_some_and(|here| here.load(Ordering::Relaxed))
+    /// Whether a shard, if there is one, has a crew that serves the connections of this listener. What the flag guards is
+    /// found on that shard itself, so it orders nothing.
+    pub(super) fn serves(&self, shard: ShardId, listener: usize) -> bool {
+        let shard = shard.index();
+        self.listeners.get(listener).is_some_and(|shards| shards.binary_search(&shard).is_ok())
+            && self.crews.get(shard).is_some_and(|here| here.load(Ordering::Relaxed))
     }
+}
+
+/// The sets of shards among which connections move: those that serve a listener, each set once.
+fn groups(listeners: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> =
+        listeners.iter().filter(|shards| shards.len() > 1).cloned().collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
 }
 
 /// Starts the thread. It ends when the other end of `alive` is gone.
 ///
 /// # Errors
 /// The system gives no thread.
-fn start(
-    handle: Handle,
-    number: u64,
-    crews: Arc<[AtomicBool]>,
-    alive: Receiver<()>,
-) -> io::Result<()> {
+fn start(mut balance: Balance, crews: Arc<[AtomicBool]>, alive: Receiver<()>) -> io::Result<()> {
     let body = move || {
-        handle.fleet().pool().take_mask_back();
-        let mut balance = Balance::new(handle, number);
+        balance.handle.fleet().pool().take_mask_back();
         while alive.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
             // One that has none would look idle.
             if crews.iter().all(|here| here.load(Ordering::Relaxed)) {
@@ -90,7 +99,8 @@ fn start(
 struct Balance {
     handle: Handle,
     number: u64,
-    moves: Moves,
+    /// The sets of shards among which connections move.
+    groups: Vec<(Vec<usize>, Moves)>,
     looked_at: Instant,
     busy: Vec<u64>,
     /// The CPU time of each shard at its last report, and when that was asked for.
@@ -98,11 +108,12 @@ struct Balance {
 }
 
 impl Balance {
-    fn new(handle: Handle, number: u64) -> Balance {
+    fn new(handle: Handle, number: u64, groups: Vec<Vec<usize>>) -> Balance {
         let busy: Vec<u64> = handle.stats().iter().map(|shard| shard.busy_nanos).collect();
         let cpu = vec![None; busy.len()];
-        let moves = Moves::new(PER_SECOND);
-        Balance { handle, number, moves, looked_at: clock::now(), busy, cpu }
+        let each = PER_SECOND / groups.len().max(1) as u32;
+        let groups = groups.into_iter().map(|shards| (shards, Moves::new(each))).collect();
+        Balance { handle, number, groups, looked_at: clock::now(), busy, cpu }
     }
 
     fn look(&mut self) {
@@ -119,9 +130,13 @@ impl Balance {
             return;
         }
         let Some(shards) = self.ask(&busy, elapsed) else { return };
-        if let Some(Give { from, to, count }) = self.moves.look(&shards, now) {
-            self.have_given(from, to, count);
+        let mut gives = Vec::new();
+        for (group, moves) in &mut self.groups {
+            let looked: Vec<Looked> = group.iter().map(|&shard| shards[shard]).collect();
+            let give = moves.look(&looked, now);
+            gives.extend(give.map(|Give { from, to, count }| (group[from], group[to], count)));
         }
+        gives.into_iter().for_each(|(from, to, count)| self.have_given(from, to, count));
     }
 
     /// What the shards did. None: one does not answer.

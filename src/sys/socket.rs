@@ -175,6 +175,10 @@ pub(crate) fn port_is_taken(
     allow(dead_code, reason = "the server says why a port is taken")
 )]
 pub(crate) fn overlap(one: (SocketAddr, Option<bool>), other: (SocketAddr, Option<bool>)) -> bool {
+    let plain = |(address, only_v6): (SocketAddr, Option<bool>)| {
+        (SocketAddr::new(address.ip().to_canonical(), address.port()), only_v6)
+    };
+    let (one, other) = (plain(one), plain(other));
     let includes = |(all, only_v6): (SocketAddr, Option<bool>),
                     (one, _): (SocketAddr, Option<bool>)| {
         let both_families = all.is_ipv6() && only_v6 != Some(true);

@@ -13,10 +13,12 @@ use corelane::{Handle, Limits, Runtime, ShardId, ShardStats};
 use http_body_util::Full;
 use hyper::Response;
 use hyper::body::{Bytes, Incoming};
-use hyper::service::Service;
+use hyper::rt::{Read, ReadBuf, Write};
+use hyper::service::{Service, service_fn};
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::{Ready, poll_fn, ready};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -207,6 +209,59 @@ fn hash_sends_nothing_across() {
         assert_eq!(count(), before + SHARDS as u64);
         assert_eq!(served.sum(|stats| stats.connections_handed_over), 0);
         assert_eq!(served.sum(|stats| stats.accepts), 64);
+    });
+}
+
+#[test]
+fn connections_count_while_they_are_upgraded() {
+    within_reason(|| {
+        let runtime = shards(2);
+        let handle = runtime.handle();
+        let server = Server::builder().listen_with(any().balance(Policy::Least));
+        let server = server.start(handle, |shard: ShardId| {
+            service_fn(move |request: hyper::Request<Incoming>| async move {
+                let held = async {
+                    let mut upgraded = hyper::upgrade::on(request).await.expect("an upgrade");
+                    let _ =
+                        poll_fn(|context| Pin::new(&mut upgraded).poll_write(context, b"hi")).await;
+                    let mut byte = [0];
+                    let mut end = ReadBuf::new(&mut byte);
+                    let _ = poll_fn(|context| {
+                        Pin::new(&mut upgraded).poll_read(context, end.unfilled())
+                    })
+                    .await;
+                };
+                drop(corelane::spawn_local(held));
+                let response = Response::builder().status(101).header("shard", shard.index());
+                let response = response.header("connection", "upgrade").header("upgrade", "x");
+                Ok::<_, Infallible>(response.body(Full::<Bytes>::default()).expect("a response"))
+            })
+        });
+        let address = server.expect("a port").local_addrs()[0];
+        handle.shards().for_each(|shard| on(handle, shard, || ()));
+        for _ in 0..3 {
+            let mut counts = [0; 2];
+            let clients: Vec<Client> = (0..8)
+                .map(|_| {
+                    let mut client = Client::connect(address);
+                    client.send(
+                        "GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
+                    );
+                    let answer = client.answer_to_head();
+                    let shard: usize =
+                        answer.header("shard").expect("a field").parse().expect("a number");
+                    counts[shard] += 1;
+                    // By now it is not hyper's any more.
+                    assert_eq!(client.read_exactly(2).expect("two bytes"), b"hi");
+                    client
+                })
+                .collect();
+            assert_eq!(counts, [4, 4]);
+            drop(clients);
+            eventually("their tasks have ended", || {
+                handle.stats().iter().all(|stats| stats.tasks <= 3)
+            });
+        }
     });
 }
 

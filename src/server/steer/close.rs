@@ -6,7 +6,7 @@ use super::Group;
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
 use crate::sys::steer::half_open;
-use crate::time::sleep;
+use crate::time::{clock, sleep};
 use std::collections::HashSet;
 use std::future::poll_fn;
 use std::io;
@@ -58,10 +58,10 @@ impl Refusal {
 pub(super) async fn handshakes_ended(port: u16) {
     sleep(SETTLED).await;
     let Some(mut ours) = half_open_elsewhere(port).await else { return sleep(UNSEEN).await };
-    let (mut pause, mut waited) = (LOOK_PAUSE, Duration::ZERO);
-    while !ours.is_empty() && waited < HANDSHAKES {
+    let (mut pause, until) = (LOOK_PAUSE, clock::now() + HANDSHAKES);
+    // A look may take long where there are many connections.
+    while !ours.is_empty() && clock::now() < until {
         sleep(pause).await;
-        waited += pause;
         pause = (pause * 2).min(LOOK_PAUSE_LONGEST);
         let Some(now) = half_open_elsewhere(port).await else { return sleep(UNSEEN).await };
         ours.retain(|connection| now.contains(connection));

@@ -130,7 +130,7 @@ fn what_is_logged_changes() {
 }
 
 #[test]
-fn a_route_for_a_listener_that_waits_for_the_next_start_changes_nothing() {
+fn a_route_for_a_listener_that_waits_for_the_next_start_waits_too() {
     let directory = directory();
     let path = write(&directory, "server.toml", file(&directory, "one"));
     let program = start(&path);
@@ -141,8 +141,22 @@ fn a_route_for_a_listener_that_waits_for_the_next_start_changes_nothing() {
     );
     write(&directory, "server.toml", new);
     program.signal(libc::SIGHUP);
-    says(&program, "there is no listener \"b\"");
-    assert_eq!(client.get().body, b"one");
+    says(
+        &program,
+        "only a start anew will change [[listener]] \"b\", which is new, each [[route]] of \"b\"",
+    );
+    assert_eq!(client.get().body, b"two");
+    client.send("GET /b HTTP/1.1\r\nhost: test\r\n\r\n");
+    assert_eq!(client.answer().status, 404);
+    // Under another name it is another listener: this one stays, with its routes, until the next start.
+    let body = file(&directory, "three").replace("name = \"a\"", "name = \"c\"");
+    let body = body.replace("[[route]]", "[[route]]\nlistener = \"c\"");
+    write(&directory, "server.toml", body);
+    program.signal(libc::SIGHUP);
+    says(
+        &program,
+        "[[listener]] \"a\", which is gone, [[listener]] \"c\", which is new, each [[route]] of \"c\"",
+    );
 }
 
 #[test]

@@ -100,8 +100,9 @@ impl Client {
         let head = self.read_past(b"\r\n\r\n")?;
         let head = String::from_utf8(head).expect("a head in ASCII");
         let mut lines = head.split("\r\n");
-        let status =
-            lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).expect("a status line");
+        let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1."));
+        let status = status.and_then(|line| line.strip_prefix(['0', '1'])).expect("a status line");
+        let status = status.trim_start();
         let status = status[..3].parse().expect("a status");
         let header = |line: &str| {
             line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -3,7 +3,8 @@
 use super::client::Client;
 use super::in_process::{Body, answer};
 use super::{eventually, until};
-use corelane::server::Server;
+use crate::harness::stats_at_rest;
+use corelane::server::{Builder, Listen, Server};
 use corelane::{ShardId, SubmitErrorKind};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -27,8 +28,15 @@ async fn echo(shard: ShardId, request: Request<Incoming>) -> Result<Response<Bod
         corelane::time::sleep(Duration::from_millis(1)).await;
     }
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let text = format!("{} {path} {}", shard.index(), String::from_utf8_lossy(&body));
+    let text = match path.as_str() {
+        "/large" => format!("{} {path} {}", shard.index(), "x".repeat(3000)),
+        _ => format!("{} {path} {}", shard.index(), String::from_utf8_lossy(&body)),
+    };
     Ok(answer(text))
+}
+
+fn any() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 /// A server of two shards, and itself.
@@ -39,16 +47,21 @@ struct Moving {
 
 impl Moving {
     fn start() -> Option<Moving> {
-        let moving = Moving::with(true, |shard| service_fn(move |request| echo(shard, request)))?;
+        Moving::echoes(Server::builder().listen(any()).rebalance(true))
+    }
+
+    /// With these listeners, and when both shards serve.
+    fn echoes(server: Builder) -> Option<Moving> {
+        let moving = Moving::with(server, |shard| service_fn(move |request| echo(shard, request)))?;
         // A shard that does not serve yet is sent nothing; when it does, it has a second task that accepts.
         let serves = || moving.served.handle().stats().iter().all(|stats| stats.tasks > 1);
         until("both shards serve", serves);
         Some(moving)
     }
 
-    /// With connections that may move or may not, and the services that `factory` makes.
+    /// With the services that `factory` makes.
     fn with<S>(
-        rebalance: bool,
+        server: Builder,
         factory: impl FnOnce(ShardId) -> S + Clone + Send + 'static,
     ) -> Option<Moving>
     where
@@ -61,8 +74,6 @@ impl Moving {
             eprintln!("SKIPPED: this needs two CPUs");
             return None;
         };
-        let local = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Server::builder().listen(local).rebalance(rebalance);
         let server = server.start(served.handle(), factory).expect("a port");
         Some(Moving { server, served })
     }
@@ -232,6 +243,59 @@ fn a_connection_goes_with_what_it_has_read_and_only_between_two_requests() {
     assert_eq!(parts(&mut client).1, "/behind");
 }
 
+/// Responses that the kernel has no room for, the last of which ends the connection: it must end where it is.
+#[test]
+fn a_connection_that_is_to_end_does_not_begin_anew() {
+    let listen = Listen::new(any()).send_buffer(4096);
+    let server = Server::builder().listen_with(listen).rebalance(true);
+    let Some(moving) = Moving::echoes(server) else { return };
+    let get = |path: &str, field: &str| format!("GET {path} HTTP/1.1\r\nhost: test\r\n{field}\r\n");
+    let ends = [
+        get("/last", "connection: close\r\n"),
+        get("/last", "connection: close\r\n") + &get("/too-late", ""),
+        "GET /last HTTP/1.0\r\n\r\n".to_owned(),
+        "what is this\r\n\r\n".to_owned(),
+    ];
+    for end in ends {
+        let mut client = Client::with_receive_buffer(moving.address(), 4096);
+        client.send(get("/first", ""));
+        let shard: u16 = parts(&mut client).0.parse().expect("a number");
+        moving.send_away(ShardId::new(shard));
+        client.send(get("/large", "").repeat(6) + &end);
+        // Everything that can be done without the client's reading has been done.
+        for shard in moving.served.handle().shards() {
+            stats_at_rest(moving.served.handle(), shard);
+        }
+        (0..6).for_each(|_| assert_eq!(parts(&mut client).1, "/large"));
+        match end.as_str() {
+            "what is this\r\n\r\n" => assert_eq!(client.answer().status, 400),
+            _ => assert_eq!(parts(&mut client).1, "/last"),
+        }
+        client.is_closed();
+    }
+}
+
+#[test]
+fn a_connection_goes_only_where_its_listener_is_served() {
+    let here_only = Listen::new(any()).shards([ShardId::new(0)]);
+    let server = Server::builder().listen_with(here_only).listen(any()).rebalance(true);
+    let Some(moving) = Moving::echoes(server) else { return };
+    let mut stays = Client::connect(moving.address());
+    let mut goes = eventually("one on the first shard", || {
+        let mut client = Client::connect(moving.server.local_addrs()[1]);
+        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+        (parts(&mut client).0 == "0").then_some(client)
+    });
+    let mut ask = |client: &mut Client| {
+        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+        parts(client).0
+    };
+    assert_eq!(ask(&mut stays), "0");
+    moving.send_away(ShardId::new(0));
+    assert_eq!([ask(&mut stays), ask(&mut goes)], ["0", "0"]);
+    assert_eq!([ask(&mut stays), ask(&mut goes)], ["0", "1"]);
+}
+
 #[test]
 fn a_shutdown_while_connections_move_answers_what_was_asked() {
     let Some(moving) = Moving::start() else { return };
@@ -267,7 +331,7 @@ fn a_shutdown_while_connections_move_answers_what_was_asked() {
 #[test]
 fn a_server_that_was_not_told_to_moves_nothing() {
     let echoes = |shard| service_fn(move |request| echo(shard, request));
-    let Some(moving) = Moving::with(false, echoes) else { return };
+    let Some(moving) = Moving::with(Server::builder().listen(any()), echoes) else { return };
     let mut client = Client::connect(moving.address());
     let mut ask = || {
         client.send("GET /x HTTP/1.1\r\nhost: test\r\n\r\n");
@@ -287,7 +351,8 @@ fn a_connection_stays_rather_than_go_where_nobody_serves() {
         assert_eq!(shard.index(), 0, "deliberate: the other shard's service cannot be made");
         service_fn(move |request| echo(shard, request))
     };
-    let Some(moving) = Moving::with(true, echoes) else { return };
+    let server = Server::builder().listen(any()).rebalance(true);
+    let Some(moving) = Moving::with(server, echoes) else { return };
     // Some connections go to the listening socket of the shard that does not serve, until that is closed.
     let mut client = eventually("the shard that serves accepts", || {
         let mut client = Client::connect(moving.address());
