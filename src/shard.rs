@@ -66,6 +66,8 @@ pub(crate) struct Shard {
     call_stride: Cell<u32>,
     /// Polls of the last turn, if it left tasks that are ready; else 0.
     backlog: Cell<u32>,
+    /// In the last turn a task made itself ready while it was polled.
+    yielding: Cell<bool>,
     /// Turns of work since the last look at the sockets.
     turns_since_io: Cell<u32>,
     /// See `block_on`.
@@ -143,6 +145,7 @@ impl Shard {
             clock_stride: Cell::new(crate::limits::CLOCK_STRIDE),
             call_stride: Cell::new(crate::limits::CLOCK_STRIDE),
             backlog: Cell::new(0),
+            yielding: Cell::new(false),
             turns_since_io: Cell::new(0),
             root_woken: Cell::new(false),
             stop_at: Cell::new(None),

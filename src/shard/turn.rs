@@ -30,6 +30,10 @@ use std::time::{Duration, Instant};
 const TURNS_PER_IO: u32 = 4;
 /// ...and at least one in this time.
 const IO_INTERVAL: Duration = Duration::from_micros(250);
+/// ...or in this, while there are tasks that go on and on, such as that of a client who pipelines without end. Of tasks that
+/// wait each is polled once, and those that others wake are what sockets have brought. A task that yields would have the
+/// rest of the turn, and the sockets of others would wait for it. About as long as a parked core takes to wake.
+const YIELD_INTERVAL: Duration = Duration::from_micros(25);
 
 /// While tasks wait for their turn, calls get one for so many polls.
 const CALLS_BESIDE_POLLS: u32 = 4;
@@ -116,9 +120,12 @@ impl Shard {
 
     pub(crate) fn poll_tasks(&self) {
         let began = self.now.get();
+        let yields = self.home.yields();
         let mut left = self.limits.polls_per_turn;
         let mut looked = began;
         let mut until_look = self.clock_stride.get();
+        let mut most = self.limits.turn_time;
+        self.yielding.set(false);
         while left > 0 {
             self.begin_poll();
             // Long polls get no others in their place: each is timed.
@@ -129,28 +136,26 @@ impl Shard {
             }
             self.reactor.send_gathered();
             left -= polls;
-            if until_look > polls {
+            // The first that yields is timed, whatever others took: it may go on for as long as nobody looks.
+            let first_yields = !self.yielding.get() && self.home.yields() != yields;
+            if first_yields {
+                self.yielding.set(true);
+                most = most.min(YIELD_INTERVAL);
+                self.clock_stride.set(1);
+            } else if until_look > polls {
                 until_look -= polls;
                 continue;
             }
             let now = self.look_at_clock();
-            until_look = self.stride_after(&self.clock_stride, now.duration_since(looked));
+            until_look = stride_after(&self.clock_stride, now.duration_since(looked), most);
             looked = now;
-            if now.duration_since(began) >= self.limits.turn_time {
+            if now.duration_since(began) >= most {
                 break;
             }
         }
         let polls = self.limits.polls_per_turn - left;
         self.backlog.set(if self.home.has_ready() { polls } else { 0 });
         add(&self.counters.polls, u64::from(polls));
-    }
-
-    /// How many polls or calls until the clock is read again, if those since the last look took this long. Long ones are
-    /// timed one by one, short ones not: a look costs as much as a short one.
-    pub(crate) fn stride_after(&self, stride: &Cell<u32>, took: Duration) -> u32 {
-        let long = took * 4 > self.limits.turn_time;
-        stride.set(if long { 1 } else { (stride.get() * 2).min(CLOCK_STRIDE) });
-        stride.get()
     }
 
     /// Takes what came from other threads. True: something did.
@@ -202,9 +207,10 @@ impl Shard {
             until_look -= 1;
             if until_look == 0 {
                 let now = self.look_at_clock();
-                until_look = self.stride_after(&self.call_stride, now.duration_since(looked));
+                let most = self.limits.turn_time;
+                until_look = stride_after(&self.call_stride, now.duration_since(looked), most);
                 looked = now;
-                if now.duration_since(began) >= self.limits.turn_time {
+                if now.duration_since(began) >= most {
                     break;
                 }
             }
@@ -257,7 +263,8 @@ impl Shard {
         let turns = self.turns_since_io.get() + 1;
         let waited = now.duration_since(self.looked_at.get());
         self.turns_since_io.set(turns);
-        turns >= TURNS_PER_IO || waited >= IO_INTERVAL
+        let interval = if self.yielding.get() { YIELD_INTERVAL } else { IO_INTERVAL };
+        turns >= TURNS_PER_IO || waited >= interval
     }
 
     /// Without work: spin a little if other shards talk to this one, then announce sleep, look once more, and wait.
@@ -415,4 +422,11 @@ impl Shard {
             self.publish();
         });
     }
+}
+
+/// How many polls or calls until the clock is read again, if those since the last look took this long and all may take `most`.
+/// Long ones are timed one by one, short ones not: a look costs as much as a short one.
+pub(crate) fn stride_after(stride: &Cell<u32>, took: Duration, most: Duration) -> u32 {
+    stride.set(if took * 4 > most { 1 } else { (stride.get() * 2).min(CLOCK_STRIDE) });
+    stride.get()
 }

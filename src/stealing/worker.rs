@@ -13,6 +13,7 @@ use super::queue::{Local, Seen};
 use crate::park::Seat;
 use crate::shard::Shard;
 use crate::shard::context::enter as enter_shard;
+use crate::shard::turn::stride_after;
 use crate::task::home::add;
 use crate::task::stealable::{Job, Why};
 use crate::task::waker::wake_counted;
@@ -194,7 +195,7 @@ impl Worker {
             until_look -= 1;
             if until_look == 0 {
                 let now = self.shard.look_at_clock();
-                until_look = self.shard.stride_after(&stride, now.duration_since(looked));
+                until_look = stride_after(&stride, now.duration_since(looked), limits.turn_time);
                 looked = now;
                 if now.duration_since(began) >= limits.turn_time {
                     break;

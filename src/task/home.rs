@@ -31,6 +31,8 @@ pub(crate) struct Home {
     live: Cell<usize>,
     /// Tasks that the one being polled may still run in its own place.
     handovers: Cell<u32>,
+    /// How often a task has made itself ready while it was polled.
+    yields: Cell<u32>,
     /// The shard is shutting down: what is spawned now is dropped at once.
     closing: Cell<bool>,
     /// The cells were left to the references that remain: this is nobody's home any more.
@@ -84,6 +86,7 @@ impl Home {
             guest: Cell::new(None),
             live: Cell::new(0),
             handovers: Cell::new(0),
+            yields: Cell::new(0),
             closing: Cell::new(false),
             closed: Cell::new(false),
             counts: Counts::default(),
@@ -108,6 +111,13 @@ impl Home {
     pub(crate) fn cells(&self) -> usize {
         // SAFETY: each is in the list.
         std::iter::successors(self.all.first(), |&task| unsafe { self.all.after(task) }).count()
+    }
+
+    /// A count that changes when a task has made itself ready while it was polled, as one does that has more to do and lets
+    /// others go first.
+    #[inline(always)]
+    pub(crate) fn yields(&self) -> u32 {
+        self.yields.get()
     }
 
     /// Whether a task is ready to be polled.
@@ -215,9 +225,11 @@ impl Home {
     unsafe fn make_ready(&self, header: NonNull<Header>) -> bool {
         // SAFETY: by contract. A cell that is marked ready is in the queue, and is not freed while it is.
         unsafe {
-            let marked = header.as_ref().mark_ready();
+            let task = header.as_ref();
+            let marked = task.mark_ready();
             if marked {
                 self.ready.push_back(header);
+                self.yields.set(self.yields.get().wrapping_add(task.is_running().into()));
             }
             marked
         }

@@ -294,3 +294,27 @@ fn a_host_with_work_of_its_own_lets_the_sockets_wait_for_no_more_than_a_turn() {
         assert!(turns <= 2, "round {round}: heard after {turns} turns");
     }
 }
+
+/// One task that goes on and on, in polls that are long beside those of others, which come first in the turn.
+#[test]
+fn a_task_that_yields_for_ever_does_not_keep_the_sockets_waiting() {
+    within_reason(|| {
+        let shard = hosted();
+        let polls = 200;
+        let long = shard.handle().spawn_on(FIRST, move || async move {
+            for _ in 0..polls {
+                // Short ones beside it, so that it is not expected to be long.
+                (0..20).for_each(|_| drop(corelane::spawn_local(async {})));
+                spin(Duration::from_micros(100));
+                corelane::yield_now().await;
+            }
+        });
+        let long = long.expect("room");
+        let before = shard.handle().stats()[0].io_polls;
+        while !long.is_finished() {
+            shard.turn(Duration::ZERO);
+        }
+        let looks = shard.handle().stats()[0].io_polls - before;
+        assert!(looks >= polls / 2, "{looks} looks at the sockets beside {polls} polls");
+    });
+}
