@@ -286,7 +286,7 @@ fn a_connection_goes_only_where_its_listener_is_served() {
         client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
         (parts(&mut client).0 == "0").then_some(client)
     });
-    let mut ask = |client: &mut Client| {
+    let ask = |client: &mut Client| {
         client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
         parts(client).0
     };
