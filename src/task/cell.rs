@@ -151,7 +151,6 @@ impl Header {
         self.clear(READY);
     }
 
-    #[inline(always)]
     pub(super) fn is_running(&self) -> bool {
         self.has(RUNNING)
     }
