@@ -121,7 +121,7 @@ fn a_program_says_what_a_file_says() {
         stall_threshold = "9ms"
         [[core]]
         cpu = 0
-        listeners = ["a", "b"]
+        listeners = ["a", "b", "c"]
         events = 70
         [[listener]]
         name = "a"
@@ -167,7 +167,7 @@ fn a_program_says_what_a_file_says() {
         .pid_file("corelane.pid")
         .drain(Duration::from_secs(2))
         .shard(shard())
-        .core(CoreConfig::new(CpuId(0)).listeners(["a", "b"]).events(70))
+        .core(CoreConfig::new(CpuId(0)).listeners(["a", "b", "c"]).events(70))
         .listener(
             ListenerConfig::new("a", any("127.0.0.1:0"))
                 .backlog(10)
