@@ -7,7 +7,7 @@
 //! - [`draft`]: the file form: what was given, and where
 //! - [`file`]: from TOML to a draft
 //! - [`build`]: from a program to a draft
-//! - [`check`]: from a draft to a [`Config`], the checked form
+//! - [`check`]: from a draft to a [`Config`], the checked form; its `listeners` by themselves
 //! - [`problem`]: what is wrong, and how that is shown
 //! - [`effective`]: every value that holds, and where it comes from
 //! - [`reload`]: what of a new draft can be taken over while the program runs
@@ -37,11 +37,11 @@ pub(crate) use reload::reload;
 use crate::balance::Policy;
 use crate::id::CpuId;
 use crate::limits::Limits;
+use crate::listen_addr::ListenAddr;
 use crate::mode::{Mode, Pin};
 use crate::sys::cpus::{self, Usable};
 use crate::topology::Cores;
 use std::io::Read;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -117,7 +117,9 @@ pub(crate) struct Core {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listener {
     pub(crate) name: String,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: ListenAddr,
+    /// Of the file of a Unix socket.
+    pub(crate) mode: Option<u32>,
     pub(crate) backlog: u32,
     pub(crate) balance: Policy,
     pub(crate) share: bool,

@@ -20,6 +20,8 @@
 
 mod id;
 mod limits;
+#[cfg(all(feature = "server", not(loom)))]
+mod listen_addr;
 mod mesh;
 #[cfg(not(loom))]
 mod mode;

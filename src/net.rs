@@ -18,6 +18,7 @@
 //! This module keeps no state of its own: the descriptor and its readiness are a `Source` of the reactor, the system
 //! calls are in `sys::socket`.
 
+mod accepting;
 mod acceptor;
 mod datagram;
 mod descriptor;
@@ -35,6 +36,7 @@ mod udp;
 pub mod unix;
 
 pub use crate::reactor::{Interest, Ready};
+pub use accepting::Listener;
 pub use acceptor::{Accepted, Acceptor};
 pub use lookup::{ToSocketAddrs, lookup_host};
 pub use tcp::{listener::TcpListener, socket::TcpSocket, stream::TcpStream};

@@ -2,7 +2,7 @@
 //!
 //! Every shard has a listening socket of its own on the same port (`SO_REUSEPORT`), accepts from it, and serves what it
 //! accepted; the kernel spreads connections over the sockets, and a [`Policy`](crate::balance::Policy) may have them handed
-//! over to another shard before anything is read. A service is made on each shard by a factory, lives
+//! over to another shard before anything is read. On a [Unix socket](Listen::unix) all shards accept from one. A service is made on each shard by a factory, lives
 //! there, and need be neither `Send` nor `Sync`.
 //!
 //! ```no_run
@@ -36,11 +36,14 @@ mod rebalance;
 mod routes;
 mod spread;
 mod steer;
+mod stop;
+mod unix;
 
 use crate::balance;
 use crate::balance::seats::Seats;
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
+pub use crate::listen_addr::ListenAddr;
 use crate::mode::Mode;
 use crate::runtime::{Handle, SubmitErrorKind};
 use crate::task::join::JoinHandle;
@@ -48,7 +51,7 @@ use accept::{Died, Station, poll_all_ended, serve_pool, serve_shard};
 use connection::Settings;
 use crew::Crew;
 use event::Observer;
-pub use event::{ConnectionInfo, Event};
+pub use event::{ConnectionInfo, Event, Peer};
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
@@ -123,13 +126,13 @@ impl Builder {
         self
     }
 
-    /// Binds every address once per shard and begins to accept, or does nothing of it. `factory` runs once on every
+    /// Binds every address once per shard, every path once, and begins to accept, or does nothing of it. `factory` runs once on every
     /// shard and makes the service there; each connection gets a clone of it.
     ///
     /// The server runs until its runtime shuts down, gracefully: see [`Server`].
     ///
     /// # Errors
-    /// No address was given, or one cannot be bound; or a shard has shut down; or there are none, as in a
+    /// No address was given, or one cannot be bound, or was told what sockets of its kind do not have; or a shard has shut down; or there are none, as in a
     /// [`block_on`](crate::block_on) outside a runtime.
     pub fn start<F, S, B>(self, handle: &Handle, factory: F) -> Result<Server, Error>
     where
@@ -182,16 +185,16 @@ impl Builder {
             return Err(Error::new(ErrorKind::Config, NO_SHARDS));
         }
         let mut bound = listen::bind_all(&self.listen, handle.shard_count())?;
-        let weigher = Weigher::new(&bound.groups, &bound.addresses, handle, &self.observer);
+        let weigher = Weigher::new(&bound.groups, &bound.local_addrs, handle, &self.observer);
         weigher.run().map_err(cannot_start)?;
         let parts = spread::parts(&self.listen, &bound.groups, handle)?;
         let seats = parts.first().map(|part| part.seats.clone());
         let moving = if self.rebalance { Some(self.moving(handle)?) } else { None };
         let mut shards = Vec::new();
         let by_shard = std::mem::take(&mut bound.by_shard);
-        for ((shard, listeners), part) in handle.shards().zip(by_shard).zip(parts) {
+        for ((shard, sockets), part) in handle.shards().zip(by_shard).zip(parts) {
             let station = Station {
-                listeners,
+                sockets,
                 header_timeouts: bound.header_timeouts.clone(),
                 settings: self.settings.clone(),
                 moving: moving.clone(),
@@ -208,12 +211,14 @@ impl Builder {
                 }
             }
         }
-        let listen::Bound { addresses, header_timeouts, groups, .. } = bound;
+        let listen::Bound { addresses, local_addrs, header_timeouts, groups, paths, .. } = bound;
         let moving = moving.map(|moving| moving.number);
         Ok(Server {
             addresses,
+            local_addrs,
             header_timeouts,
             groups,
+            paths,
             weigher: Some(weigher),
             seats,
             moving,
@@ -223,7 +228,11 @@ impl Builder {
     }
 
     fn moving(&self, handle: &Handle) -> Result<Moving, Error> {
-        let shards = |listen: &Listen| listen.on(handle.shard_count());
+        // What comes by a Unix socket stays, as if no shard served it.
+        let shards = |listen: &Listen| match listen.address {
+            ListenAddr::Tcp(_) => listen.on(handle.shard_count()),
+            ListenAddr::Unix(_) => Ok(Vec::new()),
+        };
         Moving::start(handle, self.listen.iter().map(shards).collect::<Result<_, _>>()?)
     }
 
@@ -280,23 +289,22 @@ impl Builder {
         if self.listen.is_empty() {
             return Err(no_address());
         }
-        // One socket for all, whichever shards were named.
-        let for_all =
-            |listen| Listen { shards: None, balance: balance::Policy::default(), ..listen };
-        let listen: Vec<Listen> = self.listen.into_iter().map(for_all).collect();
-        let listen::Bound { addresses, by_shard, header_timeouts, .. } =
+        let listen: Vec<Listen> = self.listen.into_iter().map(Listen::for_all).collect();
+        let listen::Bound { addresses, local_addrs, by_shard, header_timeouts, .. } =
             listen::bind_all(&listen, 1)?;
-        let listeners = by_shard.into_iter().flatten().collect();
+        let sockets = by_shard.into_iter().next().unwrap_or_default();
         let (settings, observer) = (self.settings, self.observer);
-        let serving = handle
-            .spawn_on(ShardId::new(0), move || serve_pool(listeners, make, settings, observer));
+        let serving =
+            handle.spawn_on(ShardId::new(0), move || serve_pool(sockets, make, settings, observer));
         match serving {
             Ok(task) => {
                 let (handle, shards) = (handle.clone(), vec![task]);
                 Ok(Server {
                     addresses,
+                    local_addrs,
                     header_timeouts,
                     groups: Vec::new(),
+                    paths: Vec::new(),
                     weigher: None,
                     seats: None,
                     moving: None,
@@ -311,9 +319,6 @@ impl Builder {
 
 const NO_SHARDS: &str = "the server has no shards to run on: this handle is that of a block_on without a runtime; start a \
                          Runtime, and use its handle";
-
-const ONE_SOCKET: &str =
-    "no single shard can stop accepting in work-stealing mode: all accept from one socket";
 
 const ONE_SOCKET_NO_POLICY: &str =
     "no policy spreads connections in work-stealing mode: all workers accept from one socket";
@@ -333,15 +338,18 @@ fn cannot_start(refused: impl fmt::Display) -> Error {
 /// is dropped. Dropping the `Server` leaves it running.
 #[derive(Debug)]
 pub struct Server {
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<ListenAddr>,
+    /// Those of TCP.
+    local_addrs: Vec<SocketAddr>,
     header_timeouts: Vec<LiveTimeout>,
     /// None in a pool.
     seats: Option<Seats>,
     /// The number of its crews, if connections may move.
     moving: Option<u64>,
     handle: Handle,
-    /// The sockets of each address; none in a pool.
+    /// The sockets of each TCP address, and the shards of each path; none in a pool.
     groups: Vec<Arc<steer::Group>>,
+    paths: Vec<Arc<unix::Group>>,
     /// None in a pool.
     weigher: Option<Weigher>,
     shards: Vec<JoinHandle<Result<(), Died>>>,
@@ -353,9 +361,22 @@ impl Server {
         Builder::default()
     }
 
-    /// Where it listens, in the order in which the addresses were given, with the ports that the system chose.
+    /// The TCP addresses that it listens on, in the order in which they were given, with the ports that the system chose. With
+    /// Unix sockets among them, what is counted in that order (`listener` below, and in [`ConnectionInfo`]) is counted in
+    /// [`listen_addrs`](Self::listen_addrs).
     pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local_addrs
+    }
+
+    /// Everything that it listens on, in the order in which it was given, with the ports that the system chose.
+    pub fn listen_addrs(&self) -> &[ListenAddr] {
         &self.addresses
+    }
+
+    /// Where the sockets of a TCP listener are among the groups.
+    fn group_of(&self, listener: usize) -> Option<usize> {
+        self.addresses.get(listener)?.as_tcp()?;
+        Some(self.addresses[..listener].iter().filter_map(ListenAddr::as_tcp).count())
     }
 
     /// Changes how long clients of an address may take for the head of a request, for connections that come from now on.
@@ -367,31 +388,36 @@ impl Server {
         }
     }
 
-    /// How new connections of an address are spread over its shards. None: there is no such address, or the runtime is in
-    /// work-stealing mode.
+    /// How new connections of an address are spread over its shards. None: there is no such address, or it is that of a Unix
+    /// socket, or the runtime is in work-stealing mode.
     pub fn policy(&self, listener: usize) -> Option<balance::Policy> {
-        self.groups.get(listener).map(|group| group.policy())
+        self.groups.get(self.group_of(listener)?).map(|group| group.policy())
     }
 
     /// Spreads connections of an address that come from now on by another policy. Those that are open stay where they are.
     /// `listener` is the address's place in the order in which they were given.
     ///
     /// # Errors
-    /// There is no such address; or the runtime is in work-stealing mode; or the policy needs the kernel to run a program,
+    /// There is no such address, or it is that of a Unix socket; or the runtime is in work-stealing mode; or the policy needs the kernel to run a program,
     /// and the system does not let us, or the port is shared with other processes. Then they are spread as before, or by the
     /// hash if that needs a program too; or there is no thread to weigh shards, and all weigh the same.
     pub fn set_policy(&self, listener: usize, policy: balance::Policy) -> Result<(), Error> {
-        let Some((group, weigher)) = self.groups.get(listener).zip(self.weigher.as_ref()) else {
-            let text = if self.groups.is_empty() {
-                ONE_SOCKET_NO_POLICY.to_owned()
-            } else {
-                format!("there is no listener {listener}: there are {}", self.groups.len())
+        let group = self.group_of(listener).and_then(|group| self.groups.get(group));
+        let Some((group, weigher)) = group.zip(self.weigher.as_ref()) else {
+            let text = match self.addresses.get(listener) {
+                _ if self.weigher.is_none() => ONE_SOCKET_NO_POLICY.to_owned(),
+                Some(address) => {
+                    format!("{address} cannot be balanced by {policy}: {}", listen::ONE_QUEUE)
+                }
+                None => {
+                    format!("there is no listener {listener}: there are {}", self.addresses.len())
+                }
             };
             return Err(Error::new(ErrorKind::Config, text));
         };
         let set = group.set_policy(policy).and_then(|()| weigher.run());
         set.map_err(|error| {
-            let address = self.addresses[listener];
+            let address = &self.addresses[listener];
             let text = format!("{address}: connections cannot be spread by {policy}: {error}");
             Error::new(ErrorKind::Config, text).because(error)
         })
@@ -419,37 +445,6 @@ impl Server {
             }
         };
         self.handle.post(from, give).map_err(|refused| refused.kind())
-    }
-
-    /// Has one shard stop accepting, on every address, and waits until it has closed its listening sockets. Its open
-    /// connections go on, and so does everything else on that shard; new connections go to the other shards. It cannot be
-    /// had back. A shard that accepts nowhere, or no more, is left as it is.
-    ///
-    /// No connection is lost: at once the kernel gives the shard no new ones (weight 0, whatever the policy). It goes on
-    /// accepting until every handshake that had begun by then has ended, takes what is left in its queue, and closes.
-    /// That takes about 50 ms, and longer if clients do not end their handshakes: up to about four seconds; then a
-    /// client that ends its handshake still later gets a reset (unless `net.ipv4.tcp_migrate_req` is 1). Connections
-    /// that cannot be accepted at that moment, because there are no fds, get one too. A shard that is
-    /// held up gets no new connections at once, too, and closes when it comes on.
-    ///
-    /// # Errors
-    /// It is the last that accepts on some address; or the system refuses to give the connections to others
-    /// ([`Event::NotSteered`] says when); or the runtime is in work-stealing mode, in which there is one socket for all.
-    /// Nothing has been done then.
-    ///
-    /// # Cancel safety
-    /// Dropped after its first poll, it is done all the same.
-    pub async fn stop_accepting(&self, shard: ShardId) -> Result<(), Error> {
-        if self.groups.is_empty() {
-            return Err(Error::new(ErrorKind::Config, ONE_SOCKET));
-        }
-        let seat = self.seats.as_ref().and_then(|seats| seats.get(shard.index()));
-        seat.into_iter().for_each(|seat| seat.close());
-        let stopped = steer::stop_accepting(&self.groups, &self.addresses, shard).await;
-        if stopped.is_err() {
-            seat.into_iter().for_each(|seat| seat.open());
-        }
-        stopped
     }
 
     /// Waits until every shard has stopped serving: after a shutdown, or early if a listener dies or the factory panics.

@@ -12,5 +12,7 @@ pub(crate) mod files;
 pub(crate) mod process;
 pub(crate) mod socket;
 #[cfg(feature = "server")]
+pub(crate) mod socket_file;
+#[cfg(feature = "server")]
 pub(crate) mod steer;
 pub(crate) mod thread;

@@ -97,13 +97,18 @@ fn schema_of(section: &Section) -> Json {
         .filter(|key| matches!(key.absent, Absent::Wrong))
         .map(|key| key.name)
         .collect();
-    json!({
+    let mut schema = json!({
         "type": "object",
         "description": section.doc,
         "additionalProperties": false,
         "properties": properties,
         "required": required,
-    })
+    });
+    if !section.one_of.is_empty() {
+        let alternatives = section.one_of.iter().map(|key| json!({ "required": [key.name] }));
+        schema["oneOf"] = alternatives.collect();
+    }
+    schema
 }
 
 fn schema_of_key(key: &Key) -> Json {
@@ -114,7 +119,8 @@ fn schema_of_key(key: &Key) -> Json {
         Kind::Time { .. } => json!({ "type": "string", "pattern": "^[0-9]+ *(us|ms|s|m|h|d)$" }),
         Kind::Choice(words) => json!({ "type": "string", "enum": words }),
         Kind::Flag => json!({ "type": "boolean" }),
-        Kind::Text | Kind::Address | Kind::Host => json!({ "type": "string" }),
+        Kind::Text | Kind::Address | Kind::SocketPath | Kind::Host => json!({ "type": "string" }),
+        Kind::FileMode => json!({ "type": "string", "pattern": "^0?[0-7]{3}$" }),
         Kind::Name => json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$" }),
         Kind::Names => json!({ "type": "array", "items": { "type": "string" } }),
         Kind::Path => json!({ "type": "string", "pattern": "^/[^ *?#]*\\*?$" }),

@@ -6,6 +6,7 @@ use super::reload::{PidFile, Running};
 use super::settings::Given;
 use crate::config::{Config, ConfigError, LogLevel, keys};
 use crate::error::Error;
+use crate::listen_addr::ListenAddr;
 use crate::mode::Pin;
 use crate::runtime::block_on::try_run;
 use crate::runtime::{Handle, Runtime, ShutdownReport, Trouble};
@@ -17,7 +18,6 @@ use crate::topology::Cores;
 use clap::builder::PossibleValuesParser;
 use std::future::poll_fn;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Mutex, mpsc};
@@ -38,10 +38,10 @@ pub(super) struct Options {
 /// The flags that take the place of what a file or the environment says.
 #[derive(clap::Args, Clone)]
 pub(super) struct Flags {
-    /// Address and port to listen on, as 127.0.0.1:8080 or [::1]:8080; may be given several times. Port 0 lets the
-    /// system choose [default: 127.0.0.1:8080].
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = crate::config::address::parse)]
-    pub(super) listen: Vec<SocketAddr>,
+    /// Address and port to listen on, as 127.0.0.1:8080 or [::1]:8080, or a Unix socket, as unix:/run/app.sock; may be
+    /// given several times. Port 0 lets the system choose [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH", value_parser = crate::config::address::parse_listen)]
+    pub(super) listen: Vec<ListenAddr>,
 
     /// CPUs that get a shard: all, physical, a count (4), or a list (0,1 or 0-3,8 or cpu:1) [default: all].
     #[arg(long, value_name = "CPUS")]
@@ -136,8 +136,9 @@ fn placement(runtime: &Runtime, config: &Config) -> String {
 
 /// Those lines and one per listener, on standard output.
 fn say(mut lines: String, server: &Server, log: &Log) {
-    for address in server.local_addrs() {
-        lines.push_str(&format!("listening on http://{address}\n"));
+    for address in server.listen_addrs() {
+        let scheme = if address.as_tcp().is_some() { "http://" } else { "" };
+        lines.push_str(&format!("listening on {scheme}{address}\n"));
     }
     // Neither a closed standard output nor one that nobody reads is a reason not to serve: a thread of its own may wait.
     let said = lines.clone();

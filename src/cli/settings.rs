@@ -4,6 +4,7 @@ use super::serve;
 use crate::config::keys;
 use crate::config::value::{Origin, Table, Value};
 use crate::config::{Config, ConfigError, Draft, Place, Problem, read_file};
+use crate::listen_addr::ListenAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -46,15 +47,23 @@ impl Given {
             flags.drain_seconds.map(|seconds| Value::Time(Duration::from_secs(seconds.into())));
         set(&keys::DRAIN, drain, "--drain-seconds");
         if !flags.listen.is_empty() {
-            let listener = |(index, address)| {
+            let listener = |(index, address): (usize, &ListenAddr)| {
                 let mut table = Table::default();
                 let flag = || Origin::Flag("--listen");
                 table.set(&keys::NAME, Value::Text(format!("listen-{}", index + 1)), flag());
-                table.set(&keys::ADDRESS, Value::Address(address), flag());
+                match address {
+                    ListenAddr::Tcp(address) => {
+                        table.set(&keys::ADDRESS, Value::Address(*address), flag());
+                    }
+                    ListenAddr::Unix(path) => {
+                        let path = path.to_string_lossy().into_owned();
+                        table.set(&keys::SOCKET_PATH, Value::Text(path), flag());
+                    }
+                }
                 table
             };
             self.problems.extend(self.names_of_listeners_gone());
-            self.draft.listeners = flags.listen.iter().copied().enumerate().map(listener).collect();
+            self.draft.listeners = flags.listen.iter().enumerate().map(listener).collect();
         }
         self
     }

@@ -2,6 +2,7 @@
 //!
 //! Plain parsing, but for the number of an interface, which the system is asked for.
 
+use crate::listen_addr::{ListenAddr, unfit_path};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 const ACCEPTED: &str =
@@ -20,6 +21,32 @@ pub(crate) fn parse(text: &str) -> Result<SocketAddr, String> {
         Some(problem) => Err(problem),
         None => Ok(address),
     }
+}
+
+/// An address to listen on, or `unix:` and the path of a Unix socket.
+///
+/// # Errors
+/// What is accepted instead.
+pub(crate) fn parse_listen(text: &str) -> Result<ListenAddr, String> {
+    if let Some(path) = text.strip_prefix(UNIX) {
+        return match unfit_path(path.as_ref()) {
+            None => Ok(ListenAddr::Unix(path.into())),
+            Some(problem) => Err(problem),
+        };
+    }
+    parse(text).map(ListenAddr::Tcp).map_err(|why| match path_in(text) {
+        Some(path) => format!("{why}; for a Unix socket: {UNIX}{path}"),
+        None => why,
+    })
+}
+
+/// What a path begins with where an address could stand.
+const UNIX: &str = "unix:";
+
+/// The path that somebody may have meant who has written this for an address.
+pub(super) fn path_in(text: &str) -> Option<&str> {
+    let path = text.strip_prefix(UNIX).unwrap_or(text);
+    (path.len() < text.len() || path.starts_with(['/', '.'])).then_some(path)
 }
 
 /// Why nobody can listen there.
@@ -86,6 +113,20 @@ mod tests {
         for text in ["[fe80::1%nowhere0]:80", "[fe80::1%../lo]:80", "[fe80::1%]:80"] {
             assert!(parse(text).expect_err(text).starts_with("there is no interface"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_path_is_told_from_an_address() {
+        let path = |path: &str| Ok(ListenAddr::Unix(path.into()));
+        assert_eq!(parse_listen("unix:/run/app.sock"), path("/run/app.sock"));
+        assert_eq!(parse_listen("unix:app.sock"), path("app.sock"));
+        assert_eq!(
+            parse_listen("[::1]:80").map(|address| address.to_string()),
+            Ok("[::1]:80".into())
+        );
+        let error = parse_listen("/run/app.sock").expect_err("no address");
+        assert!(error.ends_with("for a Unix socket: unix:/run/app.sock"), "{error}");
+        assert!(parse_listen("unix:").is_err() && parse_listen("localhost:80").is_err());
     }
 
     #[test]

@@ -192,11 +192,29 @@ impl ListenerConfig {
         ListenerConfig(table)
     }
 
+    /// A Unix socket at this path, as `path` in a file, under a name that cores and routes use.
+    ///
+    /// ```
+    /// use corelane::{Config, ListenerConfig};
+    /// let proxy = ListenerConfig::unix("proxy", "/run/app.sock").mode(0o660);
+    /// Config::builder().listener(proxy).build()?;
+    /// let error = Config::builder().listener(ListenerConfig::unix("proxy", "")).build().unwrap_err();
+    /// assert!(error.to_string().starts_with("[[listener]] path: expected the path of a Unix socket"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn unix(name: impl Into<String>, path: impl Into<String>) -> Self {
+        let mut table = Table::default();
+        table.set(&keys::NAME, Value::Text(name.into()), Origin::Code);
+        table.set(&keys::SOCKET_PATH, Value::Text(path.into()), Origin::Code);
+        ListenerConfig(table)
+    }
+
     fn table(&mut self) -> &mut Table {
         &mut self.0
     }
 
     setters! {
+        mode(mode: u32) => SOCKET_MODE, Value::Text(format!("{mode:04o}"));
         backlog(connections: u32) => BACKLOG, Value::Count(connections.into());
         balance(policy: Policy) => BALANCE, Value::Text(policy.name().into());
         share(share: bool) => SHARE, Value::Flag(share);

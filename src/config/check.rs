@@ -2,21 +2,20 @@
 //!
 //! Goes on after what is wrong, so that everything is said at once. What the machine has is passed in.
 
+mod listeners;
+
 use super::draft::Draft;
 use super::keys::{self, Key};
 use super::problem::{Place, Problem, closest};
 use super::value::{Name, Table};
-use super::{Config, Core, Listener, LogLevel, Respond, Route, Shard, address};
-use crate::balance::Policy;
+use super::{Config, Core, Listener, LogLevel, Respond, Route, Shard};
 use crate::id::CpuId;
 use crate::limits::Limits;
 use crate::mode::{Mode, Pin};
 use crate::sys::cpus::Usable;
-use crate::sys::socket;
 use crate::topology::{Cores, Placement, Ranges};
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// The configuration, as far as there is one, and what is wrong or unwise.
@@ -26,11 +25,6 @@ pub(crate) struct Checked {
     pub(crate) errors: Vec<Problem>,
     pub(crate) warnings: Vec<Problem>,
 }
-
-/// Where a server listens that was not told where.
-pub(crate) const DEFAULT_ADDRESS: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
-const DEFAULT_LISTENER: &str = "default";
 
 /// Checks a draft. Without `usable`, whether the CPUs can be had is not asked.
 pub(crate) fn check(draft: &Draft, usable: Option<&Usable>) -> Checked {
@@ -158,56 +152,6 @@ impl Checker<'_> {
             });
         }
         cores
-    }
-
-    fn listeners(&mut self) -> Vec<Listener> {
-        let draft = self.draft;
-        if draft.listeners.is_empty() {
-            return vec![listener(&Table::default(), DEFAULT_LISTENER.into(), DEFAULT_ADDRESS)];
-        }
-        let (mut names, mut listeners) = (First::default(), Vec::<Listener>::new());
-        let mut places: Vec<Place> = Vec::new();
-        for table in &draft.listeners {
-            let name = table.text(&keys::NAME);
-            if let Some(name) = &name {
-                let place = table.place(&keys::NAME);
-                if let Some(first) = names.again(name.clone(), &place) {
-                    self.twice(place, &format!("there is a listener \"{name}\""), first);
-                }
-            } else {
-                self.needed(table, &keys::NAME, "name = \"public\"");
-            }
-            let Some(address) = table.address(&keys::ADDRESS) else {
-                self.needed(table, &keys::ADDRESS, "address = \"127.0.0.1:8080\"");
-                continue;
-            };
-            let new = listener(table, name.unwrap_or_default(), address);
-            let place = table.place(&keys::ADDRESS);
-            if let Some(unfit) = address::unfit(address) {
-                self.errors.push(Problem::new(place.clone(), unfit).of(keys::ADDRESS.name));
-            }
-            let other = listeners.iter().position(|other| {
-                address.port() != 0
-                    && socket::overlap((address, new.only_v6), (other.address, other.only_v6))
-            });
-            if let Some(other) = other {
-                let Listener { name, address: theirs, .. } = &listeners[other];
-                let what = format!("{address} is listened on by \"{name}\", at {theirs},");
-                self.twice(place.clone(), &what, places[other].clone());
-            }
-            if new.share && new.balance.is_by_kernel_program() {
-                let message = format!(
-                    "\"{}\" chooses among the sockets of this process only, and the port is shared with others",
-                    new.balance
-                );
-                self.errors.push(
-                    Problem::new(table.place(&keys::BALANCE), message).of(keys::BALANCE.name),
-                );
-            }
-            listeners.push(new);
-            places.push(place);
-        }
-        listeners
     }
 
     /// Whether each listener has a core that serves it.
@@ -410,25 +354,6 @@ fn shard(all: &Table, core: Option<&Table>, blocking_threads: usize) -> Shard {
             blocking_threads,
         },
         stall_threshold: time(&keys::STALL_THRESHOLD),
-    }
-}
-
-fn listener(table: &Table, name: String, address: SocketAddr) -> Listener {
-    Listener {
-        name,
-        address,
-        backlog: number(table, &keys::BACKLOG) as u32,
-        balance: table
-            .text(&keys::BALANCE)
-            .and_then(|text| text.parse::<Policy>().ok())
-            .unwrap_or_default(),
-        share: table.flag(&keys::SHARE).unwrap_or_default(),
-        only_v6: table.flag(&keys::ONLY_V6),
-        nodelay: table.flag(&keys::NODELAY).unwrap_or_default(),
-        keepalive: table.flag(&keys::KEEPALIVE).unwrap_or_default(),
-        receive_buffer: table.count(&keys::RECEIVE_BUFFER).map(|bytes| bytes as u32),
-        send_buffer: table.count(&keys::SEND_BUFFER).map(|bytes| bytes as u32),
-        header_timeout: table.time(&keys::HEADER_TIMEOUT).unwrap_or_default(),
     }
 }
 

@@ -22,7 +22,8 @@ pub(crate) fn effective(draft: &Draft) -> String {
         let defaults = super::check(draft, None).config.listeners;
         for listener in defaults {
             table.set(&keys::NAME, Value::Text(listener.name), Origin::Code);
-            table.set(&keys::ADDRESS, Value::Address(listener.address), Origin::Code);
+            let address = listener.address.as_tcp().map(Value::Address);
+            address.into_iter().for_each(|one| table.set(&keys::ADDRESS, one, Origin::Code));
         }
         page.section(&keys::LISTENER, &table, None);
     }
@@ -40,13 +41,22 @@ struct Page<'a> {
     text: String,
 }
 
+/// Whether a listener on the other kind of socket would have the key: its default would be refused if it were read again.
+fn means_nothing(key: &Key, table: &Table) -> bool {
+    let is_one_of = |keys: &[&Key]| keys.iter().any(|&other| std::ptr::eq(other, key));
+    match table.get(&keys::SOCKET_PATH) {
+        Some(_) => is_one_of(keys::TCP_ONLY) || is_one_of(&[&keys::ADDRESS]),
+        None => is_one_of(keys::UNIX_ONLY) || is_one_of(&[&keys::SOCKET_PATH]),
+    }
+}
+
 impl Page<'_> {
     /// A table. What it does not say and `else_from` does is that other's.
     fn section(&mut self, section: &Section, table: &Table, else_from: Option<&Table>) {
         let space = if self.text.is_empty() { "" } else { "\n" };
         let _ = writeln!(self.text, "{space}{}", section.title());
         let mut tables = Vec::new();
-        for key in section.keys {
+        for key in section.keys.iter().filter(|key| !means_nothing(key, table)) {
             match (&key.kind, table.get(key).or_else(|| else_from?.get(key))) {
                 (Kind::Table(section), Some(Set { value: Value::Table(inner), .. })) => {
                     tables.push((section, inner))

@@ -20,6 +20,8 @@ pub(crate) struct Section {
     /// One sentence.
     pub(crate) doc: &'static str,
     pub(crate) keys: &'static [&'static Key],
+    /// Of these there must be exactly one.
+    pub(crate) one_of: &'static [&'static Key],
 }
 
 impl Section {
@@ -171,12 +173,16 @@ keys! {
 keys! {
     LISTENER_KEYS;
     NAME = "name", Kind::Name, Wrong, FIXED, "What cores and routes call it.";
-    ADDRESS = "address", Kind::Address, Wrong, FIXED,
-        "Address and port to listen on, as \"127.0.0.1:8080\" or \"[::1]:8080\". Port 0 lets the system choose.";
+    ADDRESS = "address", Kind::Address, Tells, FIXED,
+        "Address and port to listen on, as \"127.0.0.1:8080\" or \"[::1]:8080\". Port 0 lets the system choose. Without it: path says where.";
+    SOCKET_PATH = "path", Kind::SocketPath, Tells, FIXED,
+        "Path of a Unix socket to listen on; a relative one begins at the working directory. Without it: address says where.";
+    SOCKET_MODE = "mode", Kind::FileMode, Tells, FIXED,
+        "Who may connect to the Unix socket, as chmod has it: \"0660\" is its user and group. Without it: as the umask says.";
     BACKLOG = "backlog", count(1, 65_535), Is(|| Value::Count(crate::sys::socket::DEFAULT_BACKLOG.into())), FIXED,
-        "Connections that may wait to be accepted, per shard; cut to the system's somaxconn.";
+        "Connections that may wait to be accepted, per shard, on a Unix socket of all together; cut to the system's somaxconn.";
     BALANCE = "balance", Kind::Choice(&POLICIES), Is(|| Value::Text(Policy::default().name().into())), LIVE,
-        "Which shard gets a connection.";
+        "Which shard gets a connection. On a Unix socket only \"hash\": the first that looks has it.";
     SHARE = "share", Kind::Flag, Is(|| Value::Flag(false)), FIXED,
         "Whether other processes of the same user may listen on the same port, and get a part of the connections.";
     ONLY_V6 = "only_v6", Kind::Flag, Tells, FIXED,
@@ -192,6 +198,10 @@ keys! {
     HEADER_TIMEOUT = "header_timeout", time(MILLISECOND, HOUR), Is(|| Value::Time(limits::HEADER_TIMEOUT)), LIVE,
         "How long a client may take for the head of a request.";
 }
+
+/// Keys of a listener that mean nothing on a Unix socket, or nothing on an internet address.
+pub(crate) static TCP_ONLY: &[&Key] = &[&SHARE, &ONLY_V6, &NODELAY, &KEEPALIVE, &RECEIVE_BUFFER];
+pub(crate) static UNIX_ONLY: &[&Key] = &[&SOCKET_MODE];
 
 keys! {
     ROUTE_KEYS;
@@ -215,6 +225,7 @@ pub(crate) static RUNTIME: Section = Section {
     repeated: false,
     doc: "The process as a whole.",
     keys: RUNTIME_KEYS,
+    one_of: &[],
 };
 
 pub(crate) static SHARD: Section = Section {
@@ -222,6 +233,7 @@ pub(crate) static SHARD: Section = Section {
     repeated: false,
     doc: "What every shard is held to, unless its [[core]] says otherwise.",
     keys: SHARD_KEYS,
+    one_of: &[],
 };
 
 /// What is a core's own, followed by all keys of a shard.
@@ -245,13 +257,15 @@ pub(crate) static CORE: Section = Section {
     repeated: true,
     doc: "What is different on one CPU: any key of [shard], and which listeners it serves.",
     keys: &CORE_KEYS,
+    one_of: &[],
 };
 
 pub(crate) static LISTENER: Section = Section {
     name: "listener",
     repeated: true,
-    doc: "An address to listen on.",
+    doc: "An address to listen on, or the path of a Unix socket.",
     keys: LISTENER_KEYS,
+    one_of: &[&ADDRESS, &SOCKET_PATH],
 };
 
 pub(crate) static ROUTE: Section = Section {
@@ -259,6 +273,7 @@ pub(crate) static ROUTE: Section = Section {
     repeated: true,
     doc: "What requests get. Without any route, GET / answers Hello, World!",
     keys: ROUTE_KEYS,
+    one_of: &[],
 };
 
 pub(crate) static RESPOND_SECTION: Section = Section {
@@ -266,6 +281,7 @@ pub(crate) static RESPOND_SECTION: Section = Section {
     repeated: false,
     doc: "A response with a fixed body.",
     keys: RESPOND_KEYS,
+    one_of: &[],
 };
 
 /// The sections of a file, in the order in which they are best read.

@@ -7,6 +7,7 @@ use super::keys::Section;
 use super::problem::{Place, closest};
 use super::value::{Name, Time, Value, parse_time};
 use crate::id::CpuId;
+use crate::listen_addr::unfit_path;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -36,6 +37,10 @@ pub(crate) enum Kind {
     Cores,
     Cpu,
     Address,
+    /// The path of a Unix socket.
+    SocketPath,
+    /// The permissions of a file, in octal.
+    FileMode,
     Host,
     Path,
     /// Names and texts: header fields.
@@ -95,7 +100,7 @@ impl Kind {
                 Some(Value::Text(text.to_ascii_lowercase()))
             }
             (
-                Kind::Text | Kind::Name | Kind::Path | Kind::Choice(_),
+                Kind::Text | Kind::Name | Kind::Path | Kind::FileMode | Kind::Choice(_),
                 Raw::Text(text) | Raw::Word(text),
             ) => Some(Value::Text(text.to_owned())),
             (Kind::Names, Raw::List(items)) => return self.names(items),
@@ -103,8 +108,16 @@ impl Kind {
             (Kind::Address, Raw::Text(text) | Raw::Word(text)) => {
                 return address::parse(text).map(Value::Address).map_err(|why| {
                     let message = format!("{why}; found {}", Found(raw));
-                    Refusal { message, hint: None, span: None }
+                    let hint = address::path_in(text);
+                    let hint = hint.map(|path| format!("for a Unix socket: path = {path:?}"));
+                    Refusal { message, hint, span: None }
                 });
+            }
+            (Kind::SocketPath, Raw::Text(text) | Raw::Word(text)) => {
+                return match unfit_path(text.as_ref()) {
+                    None => Ok(Value::Text(text.to_owned())),
+                    Some(message) => Err(Refusal { message, hint: None, span: None }),
+                };
             }
             _ => None,
         };
@@ -113,6 +126,9 @@ impl Kind {
             (Kind::Choice(words), Raw::Text(text) | Raw::Word(text)) => {
                 let meant = closest(text, words.iter().copied());
                 Refusal { hint: meant.map(|word| format!("did you mean \"{word}\"?")), ..refusal }
+            }
+            (Kind::FileMode, Raw::Integer(digits)) if is_file_mode(digits) => {
+                Refusal { hint: Some(format!("did you mean \"0{digits}\"?")), ..refusal }
             }
             _ => refusal,
         })
@@ -134,6 +150,8 @@ impl Kind {
             (Kind::Name, Value::Text(text)) => is_name(text),
             (Kind::Host, Value::Text(text)) => is_host(text),
             (Kind::Path, Value::Text(text)) => is_path(text),
+            (Kind::SocketPath, Value::Text(text)) => unfit_path(text.as_ref()).is_none(),
+            (Kind::FileMode, Value::Text(text)) => is_file_mode(text),
             (Kind::Cpu, Value::Cpu(cpu)) => cpu.0 < crate::sys::affinity::CPU_LIMIT,
             (Kind::Fields, Value::Fields(fields)) => {
                 fields.iter().all(|(name, value)| super::file::field_problem(name, value).is_none())
@@ -219,6 +237,8 @@ impl fmt::Display for Kind {
                 write!(f, "the number of a CPU, from 0 to {}", crate::sys::affinity::CPU_LIMIT - 1)
             }
             Kind::Address => f.write_str("an address and a port, such as \"127.0.0.1:8080\""),
+            Kind::SocketPath => f.write_str("the path of a Unix socket, such as \"/run/app.sock\""),
+            Kind::FileMode => f.write_str("a file mode in octal, such as \"0660\""),
             Kind::Host => f.write_str("a host without a port, such as \"example.org\""),
             Kind::Path => f.write_str(
                 "a path such as \"/hello\", or the beginning of one such as \"/static/*\"",
@@ -262,6 +282,12 @@ fn is_host(text: &str) -> bool {
     text.len() <= 253 && (is_name || v6.is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()))
 }
 
+/// Three octal digits, with a zero before them or without.
+fn is_file_mode(text: &str) -> bool {
+    let digits = text.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(text);
+    digits.len() == 3 && digits.bytes().all(|digit| (b'0'..=b'7').contains(&digit))
+}
+
 fn is_path(text: &str) -> bool {
     let plain = text.strip_suffix('*').unwrap_or(text);
     let wrong = |byte: u8| byte <= b' ' || byte >= 0x7f || matches!(byte, b'*' | b'?' | b'#');
@@ -287,6 +313,12 @@ mod tests {
         for text in ["", "a", "/a b", "/*/b", "/a?b", "/ä", "*"] {
             assert!(!is_path(text), "{text}");
         }
+        for text in ["0660", "660", "000", "0000", "0777"] {
+            assert!(is_file_mode(text), "{text}");
+        }
+        for text in ["", "66", "0o660", "0688", "1777", "06600", "rw-"] {
+            assert!(!is_file_mode(text), "{text}");
+        }
     }
 
     proptest! {
@@ -297,6 +329,7 @@ mod tests {
                 Kind::Time { least: Duration::ZERO, most: Duration::from_secs(1) },
                 Kind::Choice(&["one", "two"]),
                 Kind::Flag, Kind::Text, Kind::Name, Kind::Cores, Kind::Cpu, Kind::Address, Kind::Host, Kind::Path,
+                Kind::SocketPath, Kind::FileMode,
             ];
             for kind in kinds {
                 for raw in [Raw::Word(&text), Raw::Text(&text), Raw::Integer(&text)] {

@@ -9,7 +9,7 @@
 //! long as pauses get, those who wait are turned away: the acceptor gives up a descriptor that it has kept for this, and
 //! with it takes them one by one and closes them. A client that is told so can go elsewhere; one that waits cannot.
 
-use crate::net::{TcpListener, TcpStream};
+use crate::net::{Listener, TcpListener, TcpStream};
 use crate::shard::context::with_current;
 use crate::task::home::add;
 use crate::time::sleep;
@@ -28,8 +28,8 @@ const TURNED_AWAY_MAX: usize = 1024;
 
 /// Accepts from one listener, and keeps a descriptor in reserve. See [`Accepted::Paused`].
 #[derive(Debug)]
-pub struct Acceptor {
-    listener: TcpListener,
+pub struct Acceptor<L = TcpListener> {
+    listener: L,
     pause: Duration,
     /// An open file of no use but to be closed. None: there was no descriptor for it.
     reserve: Option<File>,
@@ -38,9 +38,9 @@ pub struct Acceptor {
 /// What the acceptor has met.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Accepted {
+pub enum Accepted<S = TcpStream, A = SocketAddr> {
     /// A connection.
-    Connection(TcpStream, SocketAddr),
+    Connection(S, A),
     /// A connection was lost before it could be taken; the next will be tried.
     Lost(io::Error),
     /// No fds, memory or the like: nothing is accepted for a while. The first pause is 5 ms long, each in a row twice as
@@ -56,15 +56,20 @@ pub enum Accepted {
     },
 }
 
-impl Acceptor {
+impl<L: Listener> Acceptor<L> {
     /// Accepts from `listener`.
-    pub fn new(listener: TcpListener) -> Acceptor {
+    pub fn new(listener: L) -> Acceptor<L> {
         Acceptor { listener, pause: Duration::ZERO, reserve: reserve() }
     }
 
     /// The listening socket.
-    pub fn listener(&self) -> &TcpListener {
+    pub fn listener(&self) -> &L {
         &self.listener
+    }
+
+    /// The listening socket back.
+    pub fn into_inner(self) -> L {
+        self.listener
     }
 
     /// The next connection or mishap. After [`Accepted::Paused`] the pause is waited for in the next call.
@@ -74,7 +79,7 @@ impl Acceptor {
     ///
     /// # Cancel safety
     /// Safe: no connection is lost. A pause begins anew.
-    pub async fn accept(&mut self) -> io::Result<Accepted> {
+    pub async fn accept(&mut self) -> io::Result<Accepted<L::Stream, L::Addr>> {
         if !self.pause.is_zero() {
             sleep(self.pause).await;
         }
@@ -116,7 +121,7 @@ impl Acceptor {
 
     /// Takes what is in the queue without waiting: before the listener is closed, so that no connection that the kernel
     /// has already accepted is reset.
-    pub fn drain(&self) -> impl Iterator<Item = (TcpStream, SocketAddr)> + '_ {
+    pub fn drain(&self) -> impl Iterator<Item = (L::Stream, L::Addr)> + '_ {
         std::iter::from_fn(|| {
             loop {
                 match self.listener.try_accept() {

@@ -4,16 +4,20 @@ use super::arrival::Arrival;
 use super::connection::{Settings, connection};
 use super::crew::Crew;
 use super::drain::Drain;
-use super::event::{ConnectionInfo, Event, Observer};
-use super::listen::{Listening, LiveTimeout};
+use super::event::{ConnectionInfo, Event, Observer, Peer};
+use super::listen::{Listening, LiveTimeout, Sockets};
 use super::movable::movable;
 use super::rebalance::Moving;
 use super::spread::{Part, Spread};
+use super::unix;
 use crate::balance::seats::Counted;
+use crate::http::Transport;
 use crate::id::ShardId;
-use crate::net::{Accepted, Acceptor, TcpListener, TcpStream};
+use crate::listen_addr::ListenAddr;
+use crate::net::{Accepted, Acceptor, Listener, TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::runtime::shutdown_requested;
 use crate::shard::context::with_current;
+use crate::sys::socket::set_send_buffer_size;
 use crate::task::failure::JoinError;
 use crate::task::join::JoinHandle;
 use hyper::body::{Body, Bytes, Incoming};
@@ -21,7 +25,7 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,7 +35,7 @@ use std::task::{Context, Poll};
 #[derive(Debug)]
 pub(super) enum Died {
     /// A listener failed for good.
-    Listener(SocketAddr, io::Error),
+    Listener(ListenAddr, io::Error),
     /// The factory panicked, or the code that accepts.
     Panicked(JoinError),
 }
@@ -78,7 +82,7 @@ pub(super) fn poll_all_ended(
 
 /// What one shard has of a server.
 pub(super) struct Station {
-    pub(super) listeners: Vec<Listening>,
+    pub(super) sockets: Sockets,
     /// Of all addresses of the server: connections of any may be handed over to this shard.
     pub(super) header_timeouts: Vec<LiveTimeout>,
     pub(super) settings: Settings,
@@ -97,7 +101,7 @@ where
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Station { listeners, header_timeouts, settings, moving, part, observer } = station;
+    let Station { sockets, header_timeouts, settings, moving, part, observer } = station;
     let drain = Arc::new(Drain::default());
     let make = Rc::new(make);
     let crew = moving.map(|moving| {
@@ -107,18 +111,17 @@ where
             drop(crate::spawn_local(movable(arrival, service, &settings, &drain, crew)));
         })
     });
-    let known = drain.clone();
+    let stays = Rc::new(Stays { make, settings, drain: drain.clone() });
+    let of_tcp = stays.clone();
     let serve = Rc::new(move |arrival: Arrival| match &crew {
         Some(crew) => crew.take(arrival),
-        None => {
-            let service = make(&arrival.info);
-            drop(crate::spawn_local(connection(arrival, service, &settings, &known)));
-        }
+        None => of_tcp.serve(arrival),
     });
     let handed = serve.clone();
     let take_over = move |stream: TcpStream, listener: usize, counted| {
         // One without a peer has been reset on the way.
         let Ok(peer) = stream.peer_addr() else { return };
+        let peer = Peer::Tcp(peer);
         handed(accepted(stream, listener, peer, &header_timeouts[listener], Some(counted)));
     };
     let (seat, spreads) = part.begin(take_over);
@@ -127,12 +130,23 @@ where
         let (number, timeout) = (listener.number, listener.header_timeout.clone());
         let serve = move |stream, peer| {
             if let Some((stream, counted)) = spread.place(stream) {
-                serve(accepted(stream, number, peer, &timeout, Some(counted)));
+                serve(accepted(stream, number, Peer::Tcp(peer), &timeout, Some(counted)));
             }
         };
-        crate::spawn_local(accept_all(listener, serve, observer.clone()))
+        crate::spawn_local(accept_tcp(listener, serve, observer.clone()))
     };
-    let tasks = Accepting(listeners.into_iter().zip(spreads).map(accept).collect());
+    let accept_unix = |listener: unix::Listening| {
+        let (stays, seat) = (stays.clone(), seat.clone());
+        let (number, timeout) = (listener.number, listener.header_timeout.clone());
+        let serve = move |stream: UnixStream| {
+            let (peer, counted) = (Peer::of_unix(&stream), Counted::new(&seat));
+            stays.serve(accepted(stream, number, peer, &timeout, Some(counted)));
+        };
+        crate::spawn_local(accept_unix(listener, serve, observer.clone()))
+    };
+    let mut tasks: Vec<_> = sockets.tcp.into_iter().zip(spreads).map(accept).collect();
+    tasks.extend(sockets.unix.into_iter().map(accept_unix));
+    let tasks = Accepting(tasks);
     // On its own, because the connections must be told even if every listener has died before.
     drop(crate::spawn_local(async move {
         shutdown_requested().await;
@@ -142,14 +156,36 @@ where
     tasks.ended().await
 }
 
+/// What connections need that are served where they were accepted, from the first request to the last.
+struct Stays<M> {
+    make: Rc<M>,
+    settings: Settings,
+    drain: Arc<Drain>,
+}
+
+impl<M> Stays<M> {
+    fn serve<T, S, B>(&self, arrival: Arrival<T>)
+    where
+        T: Transport + Send + 'static,
+        M: Fn(&ConnectionInfo) -> S,
+        S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let service = (self.make)(&arrival.info);
+        drop(crate::spawn_local(connection(arrival, service, &self.settings, &self.drain)));
+    }
+}
+
 /// A connection that nothing has been read from yet.
-fn accepted(
-    stream: TcpStream,
+fn accepted<T>(
+    stream: T,
     listener: usize,
-    peer: SocketAddr,
+    peer: Peer,
     header_timeout: &LiveTimeout,
     counted: Option<Counted>,
-) -> Arrival {
+) -> Arrival<T> {
     let (info, read) = (ConnectionInfo { listener, peer }, Bytes::new());
     let header_timeout = header_timeout.get();
     Arrival { stream, read, info, header_timeout, counted, moved: false }
@@ -157,7 +193,7 @@ fn accepted(
 
 /// Serves all listeners of a pool until the shutdown. Runs on one worker; what it spawns, any worker runs.
 pub(super) async fn serve_pool<M, S, B>(
-    listeners: Vec<Listening>,
+    sockets: Sockets,
     make: M,
     settings: Settings,
     observer: Observer,
@@ -176,13 +212,26 @@ where
         let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
         let (number, timeout) = (listener.number, listener.header_timeout.clone());
         let serve = move |stream, peer| {
+            let arrival = accepted(stream, number, Peer::Tcp(peer), &timeout, None);
+            let service = make(&arrival.info);
+            drop(crate::spawn(connection(arrival, service, &settings, &drain)));
+        };
+        crate::spawn(accept_tcp(listener, serve, observer.clone()))
+    };
+    let accept_unix = |listener: unix::Listening| {
+        let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
+        let (number, timeout) = (listener.number, listener.header_timeout.clone());
+        let serve = move |stream: UnixStream| {
+            let peer = Peer::of_unix(&stream);
             let arrival = accepted(stream, number, peer, &timeout, None);
             let service = make(&arrival.info);
             drop(crate::spawn(connection(arrival, service, &settings, &drain)));
         };
-        crate::spawn(accept_all(listener, serve, observer.clone()))
+        crate::spawn(accept_unix(listener, serve, observer.clone()))
     };
-    let tasks = Accepting(listeners.into_iter().map(accept).collect());
+    let mut tasks: Vec<_> = sockets.tcp.into_iter().map(accept).collect();
+    tasks.extend(sockets.unix.into_iter().map(accept_unix));
+    let tasks = Accepting(tasks);
     drop(crate::spawn(async move {
         shutdown_requested().await;
         drain.begin();
@@ -190,31 +239,75 @@ where
     tasks.ended().await
 }
 
-/// Accepts from one listener until the shutdown, and has each connection served.
-async fn accept_all(
+/// Accepts from one TCP listener until the shutdown, and has each connection served.
+async fn accept_tcp(
     Listening { socket, backlog, place, .. }: Listening,
     mut serve: impl FnMut(TcpStream, SocketAddr),
     observer: Observer,
 ) -> Result<(), Died> {
-    let died = |error| Died::Listener("0.0.0.0:0".parse().expect("an address"), error);
+    let died = |error| Died::Listener(NO_ADDRESS.into(), error);
     let listener = TcpListener::from_std(socket).map_err(died)?;
     let address = listener.local_addr().map_err(died)?;
     let mut acceptor = Acceptor::new(listener);
-    // A service that cannot be made for a panic loses that connection, not the listener.
-    let mut serve = |stream, peer| {
-        with_current(|shard| shard.run_caught(|| serve(stream, peer)));
-    };
+    let mut serve = |stream, peer| caught(|| serve(stream, peer));
     if let Err(error) = place.arrive() {
         observer(Event::NotSteered { address, error });
     }
-    let mut stop = pin!(place.until_close());
+    let stop = place.until_close();
+    accept_until(stop, &mut acceptor, &mut serve, &address.into(), &observer).await?;
+    // As many as can have been waiting: those who come meanwhile must not keep it.
+    acceptor.drain().take(backlog as usize + 1).for_each(|(stream, peer)| serve(stream, peer));
+    Ok(())
+}
+
+/// What [`accept_tcp`] does, of a Unix listener.
+async fn accept_unix(
+    unix::Listening { socket, backlog, send_buffer, place, .. }: unix::Listening,
+    mut serve: impl FnMut(UnixStream),
+    observer: Observer,
+) -> Result<(), Died> {
+    let address = place.address().clone();
+    let died = |error| Died::Listener(place.address().clone(), error);
+    let mut acceptor = Acceptor::new(UnixListener::from_std(socket).map_err(died)?);
+    let mut serve = |stream: UnixStream, _peer| {
+        if let Some(bytes) = send_buffer {
+            // One that is closed already needs none.
+            let _ = set_send_buffer_size(&stream, bytes);
+        }
+        caught(|| serve(stream));
+    };
+    accept_until(place.until_close(), &mut acceptor, &mut serve, &address, &observer).await?;
+    place.stop();
+    acceptor.drain().take(backlog as usize + 1).for_each(|(stream, peer)| serve(stream, peer));
+    // The socket lives on in the others' hands, and would go on waking this shard.
+    drop(acceptor.into_inner().into_std());
+    Ok(())
+}
+
+/// Where a listener is that cannot say it.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// A service that cannot be made for a panic loses that connection, not the listener.
+fn caught(serve: impl FnOnce()) {
+    with_current(|shard| shard.run_caught(serve));
+}
+
+/// Accepts until `stop` says so.
+async fn accept_until<L: Listener>(
+    stop: impl Future<Output = ()>,
+    acceptor: &mut Acceptor<L>,
+    serve: &mut impl FnMut(L::Stream, L::Addr),
+    address: &ListenAddr,
+    observer: &Observer,
+) -> Result<(), Died> {
+    let mut stop = pin!(stop);
     loop {
         let accepted = {
             let mut accept = pin!(acceptor.accept());
             std::future::poll_fn(|context| first(stop.as_mut(), accept.as_mut(), context)).await
         };
         match accepted {
-            None => break,
+            None => return Ok(()),
             Some(Ok(Accepted::Connection(stream, peer))) => serve(stream, peer),
             Some(Ok(Accepted::Lost(error))) => {
                 observer(Event::AcceptLost { shard: this_shard(), error });
@@ -224,14 +317,12 @@ async fn accept_all(
             }
             Some(Err(error)) => {
                 let copy = io::Error::new(error.kind(), error.to_string());
-                observer(Event::ListenerDied { shard: this_shard(), address, error: copy });
+                let (shard, address) = (this_shard(), address.clone());
+                observer(Event::ListenerDied { shard, address: address.clone(), error: copy });
                 return Err(Died::Listener(address, error));
             }
         }
     }
-    // As many as can have been waiting: those who come meanwhile must not keep it.
-    acceptor.drain().take(backlog as usize + 1).for_each(|(stream, peer)| serve(stream, peer));
-    Ok(())
 }
 
 /// Where the task that accepts runs just now: in a pool, another worker each time.

@@ -8,8 +8,8 @@ use hyper::body::Bytes;
 use std::time::Duration;
 
 /// See the module.
-pub(super) struct Arrival {
-    pub(super) stream: TcpStream,
+pub(super) struct Arrival<T = TcpStream> {
+    pub(super) stream: T,
     /// What was read from it on another shard, and not used.
     pub(super) read: Bytes,
     pub(super) info: ConnectionInfo,

@@ -3,6 +3,7 @@
 use super::{Builder, Listen, Routes, Server};
 use crate::config::{Config, Core, Listener};
 use crate::id::ShardId;
+use crate::listen_addr::ListenAddr;
 use crate::mode::Mode;
 use crate::runtime::{self, Runtime, ShardInfo};
 
@@ -39,13 +40,20 @@ impl Config {
     }
 
     fn listen(&self, listener: &Listener, shards: &[ShardInfo]) -> Listen {
-        let mut listen = Listen::new(listener.address)
+        let mut listen = match &listener.address {
+            ListenAddr::Tcp(address) => Listen::new(*address)
+                .share(listener.share)
+                .nodelay(listener.nodelay)
+                .keepalive(listener.keepalive),
+            ListenAddr::Unix(path) => Listen::unix(path),
+        };
+        listen = listen
             .backlog(listener.backlog)
             .balance(listener.balance)
-            .share(listener.share)
-            .nodelay(listener.nodelay)
-            .keepalive(listener.keepalive)
             .header_timeout(Some(listener.header_timeout));
+        if let Some(mode) = listener.mode {
+            listen = listen.mode(mode);
+        }
         if let Some(only_v6) = listener.only_v6 {
             listen = listen.only_v6(only_v6);
         }

@@ -2,8 +2,7 @@
 
 use super::arrival::Arrival;
 use super::drain::Drain;
-use crate::http::{Io, Timer};
-use crate::net::TcpStream;
+use crate::http::{Io, Timer, Transport};
 use crate::shard::context::with_current;
 use crate::task::home::add;
 use hyper::body::{Body, Incoming};
@@ -30,13 +29,14 @@ pub(super) fn http1(header_timeout: Option<Duration>, settings: &Settings) -> ht
 }
 
 /// The task of a new connection.
-pub(super) fn connection<S, B>(
-    arrival: Arrival,
+pub(super) fn connection<T, S, B>(
+    arrival: Arrival<T>,
     service: S,
     settings: &Settings,
     drain: &Arc<Drain>,
-) -> Connection<http1::UpgradeableConnection<Io<TcpStream>, S>>
+) -> Connection<http1::UpgradeableConnection<Io<T>, S>>
 where
+    T: Transport + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>> + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body + 'static,

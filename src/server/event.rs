@@ -1,6 +1,10 @@
 //! What a server tells: its operator, of what happens; its services, of the connection they are made for.
 
 use crate::id::ShardId;
+use crate::listen_addr::ListenAddr;
+use crate::net::UnixStream;
+use crate::net::unix::UCred;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,13 +39,13 @@ pub enum Event {
         /// On which shard.
         shard: ShardId,
         /// Of which address.
-        address: SocketAddr,
+        address: ListenAddr,
         /// Why.
         error: io::Error,
     },
     /// The system refuses to spread the connections of an address by the policy that was asked for, for example because a
     /// filter forbids the system call. Its hash goes on doing that, as with [`Policy::Hash`](crate::balance::Policy).
-    /// Told once for an address, by a shard or by the thread that looks at them.
+    /// Told once for an address, by a shard or by the thread that looks at them. Unix sockets have no such policies.
     NotSteered {
         /// Which address.
         address: SocketAddr,
@@ -57,7 +61,44 @@ pub struct ConnectionInfo {
     /// Which of the addresses it came to, in the order in which they were given.
     pub listener: usize,
     /// Who connected.
-    pub peer: SocketAddr,
+    pub peer: Peer,
+}
+
+/// Who has connected. Shown as the address, or as `process 7 of user 1000`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// By TCP, from this address.
+    Tcp(SocketAddr),
+    /// By a Unix socket. As a rule it has no address; what the system knows of the process that has connected is here. None: it
+    /// does not say.
+    Unix(Option<UCred>),
+}
+
+impl Peer {
+    /// Where it has connected from by TCP.
+    pub fn as_tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Peer::Tcp(address) => Some(*address),
+            Peer::Unix(_) => None,
+        }
+    }
+
+    pub(super) fn of_unix(stream: &UnixStream) -> Peer {
+        Peer::Unix(stream.peer_cred().ok())
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => address.fmt(f),
+            Peer::Unix(None) => f.write_str("an unknown process"),
+            Peer::Unix(Some(cred)) => match cred.pid() {
+                Some(process) => write!(f, "process {process} of user {}", cred.uid()),
+                None => write!(f, "a process of user {}", cred.uid()),
+            },
+        }
+    }
 }
 
 pub(super) type Observer = Arc<dyn Fn(Event) + Send + Sync>;

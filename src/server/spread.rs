@@ -155,7 +155,7 @@ impl Part {
     }
 }
 
-/// Each shard's part. `groups` are the listeners' own.
+/// Each shard's part. `groups` are those of the TCP listeners, in their order.
 ///
 /// # Errors
 /// A listener names shards that there are not.
@@ -170,7 +170,9 @@ pub(super) fn parts(
         .iter()
         .map(|seat| Part { seat: seat.clone(), seats: seats.clone(), spreads: Vec::new() })
         .collect();
-    for (listener, (listen, group)) in listen.iter().zip(groups).enumerate() {
+    // Unix sockets have no group: nobody chooses among their shards.
+    let tcp = listen.iter().enumerate().filter(|(_, listen)| listen.address.as_tcp().is_some());
+    for ((listener, listen), group) in tcp.zip(groups) {
         let members = listen.on(seats.len())?;
         let theirs: Seats = members.iter().map(|&shard| seats[shard].clone()).collect();
         let turn = Arc::default();

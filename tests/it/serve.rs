@@ -23,6 +23,7 @@ mod stdio;
 mod storm;
 mod strace;
 mod system;
+mod unix;
 mod upgrade;
 
 use std::io::Write;

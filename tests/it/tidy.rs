@@ -15,6 +15,7 @@ const FLOORS: &[(u8, &[&str])] = &[
         &[
             "topology.rs",
             "limits.rs",
+            "listen_addr.rs",
             "mode.rs",
             "balance/",
             "time/wheel.rs",

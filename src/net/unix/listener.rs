@@ -131,6 +131,16 @@ impl UnixListener {
             .poll_io(cx, Direction::Read, socket::accept_unix)
             .map_ok(|(stream, peer)| (UnixStream::accepted(stream), peer.into()))
     }
+
+    /// Takes a connection that is already in the queue. It asks the kernel even if readiness says that there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) if there is none; else as [`accept`](Self::accept).
+    pub fn try_accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        let (stream, peer) = socket::accept_unix(self.source.get_ref())?;
+        Ok((UnixStream::accepted(stream), peer.into()))
+    }
 }
 
 descriptor! {

@@ -121,7 +121,7 @@ fn a_program_says_what_a_file_says() {
         stall_threshold = "9ms"
         [[core]]
         cpu = 0
-        listeners = ["a", "b"]
+        listeners = ["a", "b", "c"]
         events = 70
         [[listener]]
         name = "a"
@@ -138,6 +138,10 @@ fn a_program_says_what_a_file_says() {
         name = "b"
         address = "[::1]:0"
         only_v6 = true
+        [[listener]]
+        name = "c"
+        path = "/run/app.sock"
+        mode = "660"
     "#;
     let route = "[[route]]\nlistener = \"a\"\nhost = \"Example.org\"\npath = \"/x\"\n\
                  respond = { status = 404, body = \"no\", headers = { x-a = \"1\" } }\n";
@@ -163,7 +167,7 @@ fn a_program_says_what_a_file_says() {
         .pid_file("corelane.pid")
         .drain(Duration::from_secs(2))
         .shard(shard())
-        .core(CoreConfig::new(CpuId(0)).listeners(["a", "b"]).events(70))
+        .core(CoreConfig::new(CpuId(0)).listeners(["a", "b", "c"]).events(70))
         .listener(
             ListenerConfig::new("a", any("127.0.0.1:0"))
                 .backlog(10)
@@ -176,6 +180,7 @@ fn a_program_says_what_a_file_says() {
                 .header_timeout(Duration::from_secs(11)),
         )
         .listener(ListenerConfig::new("b", any("[::1]:0")).only_v6(true))
+        .listener(ListenerConfig::unix("c", "/run/app.sock").mode(0o660))
         .route(
             RouteConfig::new("/x")
                 .listener("a")
@@ -209,6 +214,32 @@ fn flags_take_the_place_of_the_file_and_the_file_that_of_the_defaults() {
     assert_eq!(client.get().body, b"from the file");
     program.signal(libc::SIGTERM);
     program.exits_with(0);
+}
+
+#[test]
+fn the_schema_wants_an_address_or_a_path() {
+    let schema = succeeded(&run(&directory(), &["schema"]));
+    let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
+    let listener = &schema["properties"]["listener"]["items"];
+    let one_of = serde_json::json!([{ "required": ["address"] }, { "required": ["path"] }]);
+    assert_eq!(listener["oneOf"], one_of);
+    assert_eq!(listener["required"], serde_json::json!(["name"]));
+    assert_eq!(listener["properties"]["mode"]["pattern"], "^0?[0-7]{3}$");
+    assert!(schema["properties"]["route"]["items"]["oneOf"].is_null());
+}
+
+#[test]
+fn a_flag_with_a_path_takes_the_place_of_the_file() {
+    let directory = directory();
+    let flags = ["check", "--print-effective", "--listen", "unix:app.sock"];
+    let effective = succeeded(&run(&directory, &flags));
+    let path = effective.lines().find(|line| line.starts_with("path = ")).expect("a line");
+    assert_eq!(path.split_whitespace().collect::<Vec<_>>()[2..], ["\"app.sock\"", "#", "--listen"]);
+    assert!(!effective.contains("nodelay") && !effective.contains("address"), "{effective}");
+    let output = run(&directory, &["check", "--listen", "/run/app.sock"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("for a Unix socket: unix:/run/app.sock"), "{said}");
 }
 
 #[test]

@@ -5,14 +5,16 @@ use super::NEVER;
 use socket2::SockRef;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The request of most tests.
 pub(crate) const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
 /// One connection.
-pub(crate) struct Client {
-    stream: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    stream: S,
     /// Received, but not yet part of an answer.
     received: Vec<u8>,
 }
@@ -66,6 +68,23 @@ impl Client {
         &self.stream
     }
 
+    /// Closes with a reset instead of an orderly end.
+    pub(crate) fn reset(self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("set");
+    }
+}
+
+impl Client<UnixStream> {
+    #[track_caller]
+    pub(crate) fn connect_unix(path: impl AsRef<Path>) -> Self {
+        let stream = UnixStream::connect(path).expect("connected");
+        stream.set_read_timeout(Some(NEVER)).expect("set");
+        stream.set_write_timeout(Some(NEVER)).expect("set");
+        Client { stream, received: Vec::new() }
+    }
+}
+
+impl<S: Read + Write> Client<S> {
     #[track_caller]
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).expect("sent");
@@ -197,10 +216,5 @@ impl Client {
             self.received.clear();
             assert!(began.elapsed() < NEVER, "the connection does not end");
         }
-    }
-
-    /// Closes with a reset instead of an orderly end.
-    pub(crate) fn reset(self) {
-        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("set");
     }
 }

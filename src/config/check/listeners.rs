@@ -1,0 +1,153 @@
+//! Listeners: where each listens, whether two are in each other's way, and whether what is said goes with a socket of its kind.
+
+use super::{Checker, First, number};
+use crate::balance::Policy;
+use crate::config::keys::{self, Key};
+use crate::config::problem::{Place, Problem};
+use crate::config::value::Table;
+use crate::config::{Listener, address};
+use crate::listen_addr::ListenAddr;
+use crate::sys::socket;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+/// Where a server listens that was not told where.
+const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+const DEFAULT_LISTENER: &str = "default";
+
+impl Checker<'_> {
+    pub(super) fn listeners(&mut self) -> Vec<Listener> {
+        let draft = self.draft;
+        if draft.listeners.is_empty() {
+            let address = DEFAULT_ADDRESS.into();
+            return vec![listener(&Table::default(), DEFAULT_LISTENER.into(), address)];
+        }
+        let (mut names, mut listeners) = (First::default(), Vec::<Listener>::new());
+        let mut places: Vec<Place> = Vec::new();
+        for table in &draft.listeners {
+            let name = table.text(&keys::NAME);
+            if let Some(name) = &name {
+                let place = table.place(&keys::NAME);
+                if let Some(first) = names.again(name.clone(), &place) {
+                    self.twice(place, &format!("there is a listener \"{name}\""), first);
+                }
+            } else {
+                self.needed(table, &keys::NAME, "name = \"public\"");
+            }
+            let Some((address, place)) = self.where_it_listens(table) else { continue };
+            let new = listener(table, name.unwrap_or_default(), address);
+            if let Some(other) = listeners.iter().position(|other| are_one(other, &new)) {
+                let Listener { name, address: theirs, .. } = &listeners[other];
+                let what = match (&new.address, theirs) {
+                    (ListenAddr::Unix(path), _) => {
+                        format!("{} is listened on by \"{name}\"", path.display())
+                    }
+                    (address, theirs) => {
+                        format!("{address} is listened on by \"{name}\", at {theirs},")
+                    }
+                };
+                self.twice(place.clone(), &what, places[other].clone());
+            }
+            self.kind_of_socket(table, &new);
+            listeners.push(new);
+            places.push(place);
+        }
+        listeners
+    }
+
+    /// The address or the path, and its place in the file.
+    fn where_it_listens(&mut self, table: &Table) -> Option<(ListenAddr, Place)> {
+        let is_there = |key: &Key| table.get(key).is_some() || table.has_refused(key);
+        match (is_there(&keys::ADDRESS), is_there(&keys::SOCKET_PATH)) {
+            (false, false) => {
+                let message = "there is no address and no path: one of them is wanted";
+                let hint = "for example: address = \"127.0.0.1:8080\", or path = \"/run/app.sock\"";
+                let problem = Problem::new(table.beginning(), message);
+                self.errors.push(problem.hint(hint.to_owned()));
+            }
+            (true, true) => {
+                let message = "a listener has an address or a path, and this has both: for the other add a [[listener]]";
+                let problem = Problem::new(table.place(&keys::SOCKET_PATH), message);
+                self.errors.push(problem.of(keys::SOCKET_PATH.name));
+            }
+            _ => {}
+        }
+        if let Some(path) = table.text(&keys::SOCKET_PATH) {
+            return Some((ListenAddr::Unix(path.into()), table.place(&keys::SOCKET_PATH)));
+        }
+        let (address, place) = (table.address(&keys::ADDRESS)?, table.place(&keys::ADDRESS));
+        if let Some(unfit) = address::unfit(address) {
+            self.errors.push(Problem::new(place.clone(), unfit).of(keys::ADDRESS.name));
+        }
+        Some((ListenAddr::Tcp(address), place))
+    }
+
+    /// Whether what is said goes with a socket of its kind.
+    fn kind_of_socket(&mut self, table: &Table, new: &Listener) {
+        let mut wrong = |key: &'static Key, message: &str| {
+            self.errors.push(Problem::new(table.place(key), message).of(key.name));
+        };
+        let policy = new.balance;
+        let (others, why) = match new.address {
+            ListenAddr::Tcp(_) => {
+                (keys::UNIX_ONLY, "only a Unix socket, which has a path, has this")
+            }
+            ListenAddr::Unix(_) => {
+                (keys::TCP_ONLY, "a Unix socket does not have this, only an address")
+            }
+        };
+        for key in others.iter().copied().filter(|key| table.get(key).is_some()) {
+            wrong(key, why);
+        }
+        if new.address.as_unix().is_some() && policy != Policy::Hash {
+            let message = format!(
+                "\"{policy}\" chooses among sockets, and a Unix socket is one for all cores: the first that looks has the \
+                 connection"
+            );
+            wrong(&keys::BALANCE, &message);
+        }
+        if new.address.as_tcp().is_some() && new.share && policy.is_by_kernel_program() {
+            let message = format!(
+                "\"{policy}\" chooses among the sockets of this process only, and the port is shared with others"
+            );
+            wrong(&keys::BALANCE, &message);
+        }
+    }
+}
+
+/// Whether two listen at one place, as far as the file says.
+fn are_one(one: &Listener, other: &Listener) -> bool {
+    match (&one.address, &other.address) {
+        (ListenAddr::Tcp(a), ListenAddr::Tcp(b)) => {
+            b.port() != 0 && socket::overlap((*b, other.only_v6), (*a, one.only_v6))
+        }
+        (ListenAddr::Unix(a), ListenAddr::Unix(b)) => plain(a) == plain(b),
+        _ => false,
+    }
+}
+
+/// Without a `.` at its beginning: the others do not count anyway.
+fn plain(path: &Path) -> &Path {
+    path.strip_prefix(".").unwrap_or(path)
+}
+
+fn listener(table: &Table, name: String, address: ListenAddr) -> Listener {
+    let mode = table.text(&keys::SOCKET_MODE);
+    Listener {
+        name,
+        address,
+        mode: mode.and_then(|digits| u32::from_str_radix(&digits, 8).ok()),
+        backlog: number(table, &keys::BACKLOG) as u32,
+        balance: table
+            .text(&keys::BALANCE)
+            .and_then(|text| text.parse::<Policy>().ok())
+            .unwrap_or_default(),
+        share: table.flag(&keys::SHARE).unwrap_or_default(),
+        only_v6: table.flag(&keys::ONLY_V6),
+        nodelay: table.flag(&keys::NODELAY).unwrap_or_default(),
+        keepalive: table.flag(&keys::KEEPALIVE).unwrap_or_default(),
+        receive_buffer: table.count(&keys::RECEIVE_BUFFER).map(|bytes| bytes as u32),
+        send_buffer: table.count(&keys::SEND_BUFFER).map(|bytes| bytes as u32),
+        header_timeout: table.time(&keys::HEADER_TIMEOUT).unwrap_or_default(),
+    }
+}
