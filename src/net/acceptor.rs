@@ -6,16 +6,21 @@
 //! Anything else means that the socket is not a listening one any more, and ends the acceptor with that error.
 //!
 //! Who comes in a shortage of fds waits in the kernel's queue, and is served if it is over soon. When it has lasted for as
-//! long as pauses get, those who wait are turned away: the acceptor gives up a descriptor that it has kept for this, and
-//! with it takes them one by one and closes them. A client that is told so can go elsewhere; one that waits cannot.
+//! long as pauses get, those who wait are turned away: a descriptor that was kept in reserve for this is given up, and
+//! with it they are taken one by one and closed. A client that is told so can go elsewhere; one that waits cannot. What one
+//! acceptor gives up another would take for the end of the shortage, and serve a connection with it. So the reserve is the
+//! process's, as descriptors are, and in a shortage an acceptor tries only while it has it locked; if somebody else has got
+//! the descriptor meanwhile, the next that is free goes into the reserve first.
 
 use crate::net::{Listener, TcpListener, TcpStream};
 use crate::shard::context::with_current;
+use crate::sync::{Mutex, lock};
 use crate::task::home::add;
 use crate::time::sleep;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::TryLockError;
 use std::time::Duration;
 
 /// The first pause in a shortage; each one in a row is twice as long.
@@ -26,13 +31,54 @@ const PAUSE_LONGEST: Duration = Duration::from_millis(500);
 /// Connections turned away at once, at most.
 const TURNED_AWAY_MAX: usize = 1024;
 
-/// Accepts from one listener, and keeps a descriptor in reserve. See [`Accepted::Paused`].
+/// Of all acceptors of this process.
+static RESERVE: Mutex<Reserve> = Mutex::new(Reserve { acceptors: 0, file: None });
+
+/// A descriptor to give up when there are none. See the module.
+struct Reserve {
+    /// Those that count on it.
+    acceptors: usize,
+    /// Of no use but to be closed.
+    file: Option<File>,
+}
+
+impl Reserve {
+    fn fill(&mut self) {
+        if self.file.is_none() && self.acceptors > 0 {
+            self.file = File::open("/dev/null").ok();
+        }
+    }
+}
+
+/// What an acceptor has of the reserve.
+#[derive(Debug)]
+struct Share;
+
+impl Share {
+    fn new() -> Share {
+        let mut reserve = lock(&RESERVE);
+        reserve.acceptors += 1;
+        reserve.fill();
+        Share
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut reserve = lock(&RESERVE);
+        reserve.acceptors -= 1;
+        if reserve.acceptors == 0 {
+            reserve.file = None;
+        }
+    }
+}
+
+/// Accepts from one listener. While there are acceptors the process keeps a descriptor in reserve: see [`Accepted::Paused`].
 #[derive(Debug)]
 pub struct Acceptor<L = TcpListener> {
     listener: L,
     pause: Duration,
-    /// An open file of no use but to be closed. None: there was no descriptor for it.
-    reserve: Option<File>,
+    _share: Share,
 }
 
 /// What the acceptor has met.
@@ -59,7 +105,7 @@ pub enum Accepted<S = TcpStream, A = SocketAddr> {
 impl<L: Listener> Acceptor<L> {
     /// Accepts from `listener`.
     pub fn new(listener: L) -> Acceptor<L> {
-        Acceptor { listener, pause: Duration::ZERO, reserve: reserve() }
+        Acceptor { listener, pause: Duration::ZERO, _share: Share::new() }
     }
 
     /// The listening socket.
@@ -80,42 +126,70 @@ impl<L: Listener> Acceptor<L> {
     /// # Cancel safety
     /// Safe: no connection is lost. A pause begins anew.
     pub async fn accept(&mut self) -> io::Result<Accepted<L::Stream, L::Addr>> {
-        if !self.pause.is_zero() {
+        while !self.pause.is_zero() {
             sleep(self.pause).await;
+            if let Some(accepted) = self.retry() {
+                return accepted;
+            }
         }
-        match self.listener.accept().await {
+        let accepted = self.listener.accept().await;
+        self.judge(accepted, None)
+    }
+
+    /// In a shortage. None: another acceptor tries at this moment, or nobody waits here any more.
+    fn retry(&mut self) -> Option<io::Result<Accepted<L::Stream, L::Addr>>> {
+        let mut reserve = match RESERVE.try_lock() {
+            Ok(reserve) => reserve,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        reserve.fill();
+        match self.listener.try_accept() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.pause = Duration::ZERO;
+                None
+            }
+            accepted => Some(self.judge(accepted, Some(&mut reserve))),
+        }
+    }
+
+    /// What comes of an attempt, which in a shortage has the reserve.
+    fn judge(
+        &mut self,
+        accepted: io::Result<(L::Stream, L::Addr)>,
+        reserve: Option<&mut Reserve>,
+    ) -> io::Result<Accepted<L::Stream, L::Addr>> {
+        let error = match accepted {
             Ok((stream, peer)) => {
                 self.pause = Duration::ZERO;
                 with_current(|shard| add(&shard.counters.accepts, 1));
-                Ok(Accepted::Connection(stream, peer))
+                return Ok(Accepted::Connection(stream, peer));
             }
-            Err(error) => match severity(&error) {
-                Severity::Connection => {
-                    with_current(|shard| add(&shard.counters.accept_errors, 1));
-                    Ok(Accepted::Lost(error))
-                }
-                Severity::Shortage => {
-                    with_current(|shard| add(&shard.counters.accept_errors, 1));
-                    let lasts = self.pause == PAUSE_LONGEST && is_of_fds(&error);
-                    let turned_away = if lasts { self.turn_away() } else { 0 };
-                    self.pause = (self.pause * 2).clamp(PAUSE_FIRST, PAUSE_LONGEST);
-                    Ok(Accepted::Paused { error, pause: self.pause, turned_away })
-                }
-                Severity::Listener => Err(error),
-            },
+            Err(error) => error,
+        };
+        match severity(&error) {
+            Severity::Connection => {
+                with_current(|shard| add(&shard.counters.accept_errors, 1));
+                Ok(Accepted::Lost(error))
+            }
+            Severity::Shortage => {
+                with_current(|shard| add(&shard.counters.accept_errors, 1));
+                let lasts = self.pause == PAUSE_LONGEST && is_of_fds(&error);
+                let reserve = reserve.filter(|_| lasts);
+                let turned_away = reserve.map_or(0, |reserve| self.turn_away(reserve));
+                self.pause = (self.pause * 2).clamp(PAUSE_FIRST, PAUSE_LONGEST);
+                Ok(Accepted::Paused { error, pause: self.pause, turned_away })
+            }
+            Severity::Listener => Err(error),
         }
     }
 
     /// Closes those who wait, with the one descriptor that is kept for it. Returns how many there were.
-    fn turn_away(&mut self) -> usize {
-        let Some(reserve) = self.reserve.take() else {
-            self.reserve = reserve();
-            return 0;
-        };
-        drop(reserve);
+    fn turn_away(&mut self, reserve: &mut Reserve) -> usize {
+        reserve.file = None;
         // Each is closed before the next is taken.
         let count = self.drain().take(TURNED_AWAY_MAX).map(drop).count();
-        self.reserve = self::reserve();
+        reserve.fill();
         count
     }
 
@@ -135,10 +209,6 @@ impl<L: Listener> Acceptor<L> {
             }
         })
     }
-}
-
-fn reserve() -> Option<File> {
-    File::open("/dev/null").ok()
 }
 
 /// Whether the error is that this process, or the system, has too many files open.
