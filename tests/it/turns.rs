@@ -290,8 +290,9 @@ fn a_host_with_work_of_its_own_lets_the_sockets_wait_for_no_more_than_a_turn() {
             shard.turn(Duration::ZERO);
             turns += 1;
         }
-        // One that looks, and one that polls what was woken.
-        assert!(turns <= 2, "round {round}: heard after {turns} turns");
+        // One that looks, and one that polls what was woken, after the one that yields: that may have used a turn up if
+        // somebody else had the CPU meanwhile.
+        assert!(turns <= 3, "round {round}: heard after {turns} turns");
     }
 }
 
