@@ -163,41 +163,39 @@ fn wait_a_little(writer: &std::thread::JoinHandle<()>) {
     }
 }
 
-/// The kind of event that is no mishap but an end.
-const LISTENER_DIED: usize = 2;
-
 /// Logs what the server tells, at most a line a second of each kind.
 fn observer(log: Log) -> impl Fn(Event) + Send + Sync {
-    let limits = Mutex::new([(); 4].map(|()| OncePerSecond::new()));
+    let limits = Mutex::new([(); 5].map(|()| OncePerSecond::new()));
     move |event| {
-        let (kind, text) = match event {
+        let (kind, level, text) = match event {
             Event::AcceptLost { shard, error } => {
-                (0, format!("{shard}: a connection was lost before it was accepted: {error}"))
+                let text =
+                    format!("{shard}: a connection was lost before it was accepted: {error}");
+                (0, LogLevel::Warning, text)
             }
             Event::AcceptPaused { shard, error, pause, turned_away } => {
                 let pause = pause.as_millis();
-                let waiting = match turned_away {
-                    0 => String::new(),
-                    count => format!("; {count} that waited were turned away"),
+                // A kind of its own: it is not to be held back behind pauses in which nobody was.
+                let (kind, waiting) = match turned_away {
+                    0 => (1, String::new()),
+                    count => (4, format!("; {count} that waited were turned away")),
                 };
-                (
-                    1,
-                    format!(
-                        "{shard}: cannot accept connections: {error}{waiting}; trying again in {pause} ms"
-                    ),
-                )
+                let text = format!(
+                    "{shard}: cannot accept connections: {error}{waiting}; trying again in {pause} ms"
+                );
+                (kind, LogLevel::Warning, text)
             }
             Event::ListenerDied { shard, address, error } => {
-                (LISTENER_DIED, format!("{shard}: the listener of {address} has failed: {error}"))
+                let text = format!("{shard}: the listener of {address} has failed: {error}");
+                (2, LogLevel::Error, text)
             }
-            Event::NotSteered { address, error } => (
-                3,
-                format!(
+            Event::NotSteered { address, error } => {
+                let text = format!(
                     "{address}: connections are spread by the system's hash, because it refuses anything else: {error}"
-                ),
-            ),
+                );
+                (3, LogLevel::Warning, text)
+            }
         };
-        let level = if kind == LISTENER_DIED { LogLevel::Error } else { LogLevel::Warning };
         let mut limits = crate::sync::lock(&limits);
         match limits[kind].pass(Instant::now()) {
             Some(0) => log.line(level, text),

@@ -19,6 +19,9 @@ pub(crate) struct Draft {
     pub(crate) routes: Vec<Table>,
 }
 
+/// The name of the listener that there is if none is given.
+pub(crate) const DEFAULT_LISTENER: &str = "default";
+
 /// What every variable's name begins with.
 const PREFIX: &str = "CORELANE";
 

@@ -1,6 +1,6 @@
 //! What of a new draft can be taken over while the program runs.
 
-use super::draft::Draft;
+use super::draft::{DEFAULT_LISTENER, Draft};
 use super::keys::{self, Key, Section};
 use super::value::Table;
 
@@ -43,9 +43,10 @@ pub(crate) fn reload(running: &Draft, new: &Draft) -> Reload {
 fn routes(running: &Draft, new: &Draft, waiting: &mut Vec<String>) -> Vec<Table> {
     let of = |table: &Table| table.text(&keys::ROUTE_LISTENER);
     let has = |draft: &Draft, name: &str| {
+        let mut names = draft.listeners.iter().map(|one| one.text(&keys::NAME));
         // Without any there is one, which a route can name as well.
-        draft.listeners.is_empty()
-            || draft.listeners.iter().any(|one| one.text(&keys::NAME).as_deref() == Some(name))
+        (draft.listeners.is_empty() && name == DEFAULT_LISTENER)
+            || names.any(|one| one.as_deref() == Some(name))
     };
     let is_in = |draft: &Draft, table: &Table| of(table).is_none_or(|name| has(draft, &name));
     let (mut routes, wait): (Vec<Table>, Vec<Table>) =

@@ -30,9 +30,25 @@ pub trait Listener: sealed::Sealed {
 }
 
 mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::TcpListener {}
-    impl Sealed for super::UnixListener {}
+    use super::{TcpListener, UnixListener};
+    use crate::sys::socket::waiting_connections;
+
+    pub trait Sealed {
+        /// How many connections are in the queue. None: the kernel does not say.
+        fn waiting(&self) -> Option<usize>;
+    }
+
+    impl Sealed for TcpListener {
+        fn waiting(&self) -> Option<usize> {
+            waiting_connections(self).ok()
+        }
+    }
+
+    impl Sealed for UnixListener {
+        fn waiting(&self) -> Option<usize> {
+            None
+        }
+    }
 }
 
 impl Listener for TcpListener {

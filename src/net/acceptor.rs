@@ -6,11 +6,11 @@
 //! Anything else means that the socket is not a listening one any more, and ends the acceptor with that error.
 //!
 //! Who comes in a shortage of fds waits in the kernel's queue, and is served if it is over soon. When it has lasted for as
-//! long as pauses get, those who wait are turned away: a descriptor that was kept in reserve for this is given up, and
-//! with it they are taken one by one and closed. A client that is told so can go elsewhere; one that waits cannot. What one
-//! acceptor gives up another would take for the end of the shortage, and serve a connection with it. So the reserve is the
-//! process's, as descriptors are, and in a shortage an acceptor tries only while it has it locked; if somebody else has got
-//! the descriptor meanwhile, the next that is free goes into the reserve first.
+//! long as pauses get, those who have waited for a pause are turned away: a descriptor that was kept in reserve for this is
+//! given up, and with it they are taken one by one and closed. A client that is told so can go elsewhere; one that waits
+//! cannot. What one acceptor gives up another would take for the end of the shortage, and serve a connection with it. So the
+//! reserve is the process's, as descriptors are, and in a shortage an acceptor tries only while it has it locked; if somebody
+//! else has got the descriptor meanwhile, the next that is free goes into the reserve first.
 
 use crate::net::{Listener, TcpListener, TcpStream};
 use crate::shard::context::with_current;
@@ -78,6 +78,8 @@ impl Drop for Share {
 pub struct Acceptor<L = TcpListener> {
     listener: L,
     pause: Duration,
+    /// Who waited when the last attempt failed. Of sockets that do not tell: anybody.
+    waited: usize,
     _share: Share,
 }
 
@@ -90,8 +92,9 @@ pub enum Accepted<S = TcpStream, A = SocketAddr> {
     /// A connection was lost before it could be taken; the next will be tried.
     Lost(io::Error),
     /// No fds, memory or the like: nothing is accepted for a while. The first pause is 5 ms long, each in a row twice as
-    /// long as the one before, up to half a second. Who comes meanwhile waits in the queue; in pauses of that last length
-    /// those who wait for want of fds are turned away.
+    /// long as the one before, up to half a second. Who comes meanwhile waits in the queue. If it is fds that there are none
+    /// of, who has waited for a pause of that last length is turned away; at a Unix socket, where the kernel does not tell how
+    /// many wait, everybody.
     Paused {
         /// What there is none of.
         error: io::Error,
@@ -105,7 +108,7 @@ pub enum Accepted<S = TcpStream, A = SocketAddr> {
 impl<L: Listener> Acceptor<L> {
     /// Accepts from `listener`.
     pub fn new(listener: L) -> Acceptor<L> {
-        Acceptor { listener, pause: Duration::ZERO, _share: Share::new() }
+        Acceptor { listener, pause: Duration::ZERO, waited: 0, _share: Share::new() }
     }
 
     /// The listening socket.
@@ -177,6 +180,7 @@ impl<L: Listener> Acceptor<L> {
                 let lasts = self.pause == PAUSE_LONGEST && is_of_fds(&error);
                 let reserve = reserve.filter(|_| lasts);
                 let turned_away = reserve.map_or(0, |reserve| self.turn_away(reserve));
+                self.waited = self.listener.waiting().unwrap_or(usize::MAX);
                 self.pause = (self.pause * 2).clamp(PAUSE_FIRST, PAUSE_LONGEST);
                 Ok(Accepted::Paused { error, pause: self.pause, turned_away })
             }
@@ -184,11 +188,11 @@ impl<L: Listener> Acceptor<L> {
         }
     }
 
-    /// Closes those who wait, with the one descriptor that is kept for it. Returns how many there were.
+    /// Closes those who have waited, with the one descriptor that is kept for it. Returns how many there were.
     fn turn_away(&mut self, reserve: &mut Reserve) -> usize {
         reserve.file = None;
         // Each is closed before the next is taken.
-        let count = self.drain().take(TURNED_AWAY_MAX).map(drop).count();
+        let count = self.drain().take(self.waited.min(TURNED_AWAY_MAX)).map(drop).count();
         reserve.fill();
         count
     }

@@ -45,9 +45,10 @@ impl Moving {
         let number = handle.fleet().next_sharded();
         let (alive, ends) = channel();
         let crews = handle.shards().map(|_| AtomicBool::new(false)).collect();
-        let balance = Balance::new(handle.clone(), number, groups(&listeners));
         let moving = Moving { number, crews, listeners: listeners.into(), _alive: alive };
-        match start(balance, moving.crews.clone(), ends) {
+        let groups = groups(&moving.listeners);
+        let balance = Balance::new(handle.clone(), number, moving.crews.clone(), groups);
+        match start(balance, ends) {
             Ok(()) => Ok(moving),
             Err(error) => {
                 let text = format!("there is no thread to balance connections: {error}");
@@ -83,14 +84,11 @@ fn groups(listeners: &[Vec<usize>]) -> Vec<Vec<usize>> {
 ///
 /// # Errors
 /// The system gives no thread.
-fn start(mut balance: Balance, crews: Arc<[AtomicBool]>, alive: Receiver<()>) -> io::Result<()> {
+fn start(mut balance: Balance, alive: Receiver<()>) -> io::Result<()> {
     let body = move || {
         balance.handle.fleet().pool().take_mask_back();
         while alive.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-            // One that has none would look idle.
-            if crews.iter().all(|here| here.load(Ordering::Relaxed)) {
-                balance.look();
-            }
+            balance.look();
         }
     };
     thread::Builder::new().name("corelane-moves".into()).spawn(body).map(drop)
@@ -99,6 +97,8 @@ fn start(mut balance: Balance, crews: Arc<[AtomicBool]>, alive: Receiver<()>) ->
 struct Balance {
     handle: Handle,
     number: u64,
+    /// By shard: whether it has a crew.
+    crews: Arc<[AtomicBool]>,
     /// The sets of shards among which connections move.
     groups: Vec<(Vec<usize>, Moves)>,
     looked_at: Instant,
@@ -108,12 +108,17 @@ struct Balance {
 }
 
 impl Balance {
-    fn new(handle: Handle, number: u64, groups: Vec<Vec<usize>>) -> Balance {
+    fn new(
+        handle: Handle,
+        number: u64,
+        crews: Arc<[AtomicBool]>,
+        groups: Vec<Vec<usize>>,
+    ) -> Balance {
         let busy: Vec<u64> = handle.stats().iter().map(|shard| shard.busy_nanos).collect();
         let cpu = vec![None; busy.len()];
         let each = PER_SECOND / groups.len().max(1) as u32;
         let groups = groups.into_iter().map(|shards| (shards, Moves::new(each))).collect();
-        Balance { handle, number, groups, looked_at: clock::now(), busy, cpu }
+        Balance { handle, number, crews, groups, looked_at: clock::now(), busy, cpu }
     }
 
     fn look(&mut self) {
@@ -125,13 +130,22 @@ impl Balance {
         };
         let busy: Vec<f64> = nanos.iter().zip(&self.busy).map(share).collect();
         self.busy = nanos;
+        // One without a crew would look idle.
+        let has_crew = |shard: &usize| self.crews[*shard].load(Ordering::Relaxed);
+        let is_ready = |(group, _): &(Vec<usize>, Moves)| group.iter().all(has_crew);
+        let ready: Vec<bool> = self.groups.iter().map(is_ready).collect();
         // Reports are of the time since the last, so they are asked for even if they are not needed yet.
-        if busy.iter().all(|busy| *busy < QUIET) {
+        let groups = self.groups.iter().zip(&ready).filter(|(_, ready)| **ready);
+        let mut asked: Vec<usize> = groups.flat_map(|((group, _), _)| group.clone()).collect();
+        asked.retain(|&shard| busy[shard] >= QUIET);
+        asked.sort_unstable();
+        asked.dedup();
+        if asked.is_empty() {
             return;
         }
-        let Some(shards) = self.ask(&busy, elapsed) else { return };
+        let Some(shards) = self.ask(&asked, &busy, elapsed) else { return };
         let mut gives = Vec::new();
-        for (group, moves) in &mut self.groups {
+        for ((group, moves), _) in self.groups.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
             let looked: Vec<Looked> = group.iter().map(|&shard| shards[shard]).collect();
             let give = moves.look(&looked, now);
             gives.extend(give.map(|Give { from, to, count }| (group[from], group[to], count)));
@@ -139,22 +153,20 @@ impl Balance {
         gives.into_iter().for_each(|(from, to, count)| self.have_given(from, to, count));
     }
 
-    /// What the shards did. None: one does not answer.
-    fn ask(&mut self, busy: &[f64], elapsed: Duration) -> Option<Vec<Looked>> {
+    /// What the shards did, those asked for in full. None: one of them does not answer.
+    fn ask(&mut self, asked: &[usize], busy: &[f64], elapsed: Duration) -> Option<Vec<Looked>> {
         let (tell, answers) = channel();
-        let mut asked = 0;
-        for (index, _) in busy.iter().enumerate().filter(|(_, busy)| **busy >= QUIET) {
+        for &index in asked {
             let (number, tell) = (self.number, tell.clone());
             let report = move || {
                 let report = Crew::here(number).map(|crew| crew.report());
                 let _ = tell.send((index, report.unwrap_or_default()));
             };
             self.handle.post(ShardId::new(index as u16), report).ok()?;
-            asked += 1;
         }
         let mut shards: Vec<Looked> =
             busy.iter().map(|busy| Looked { busy: *busy, ..Looked::default() }).collect();
-        for _ in 0..asked {
+        for _ in asked {
             let (index, report) = answers.recv_timeout(PATIENCE).ok()?;
             let looked = &mut shards[index];
             let cpu = self.cpu[index].replace((report.cpu, self.looked_at));

@@ -30,9 +30,9 @@ use std::time::{Duration, Instant};
 const TURNS_PER_IO: u32 = 4;
 /// ...and at least one in this time.
 const IO_INTERVAL: Duration = Duration::from_micros(250);
-/// ...or in this, while there are tasks that go on and on, such as that of a client who pipelines without end. Of tasks that
-/// wait each is polled once, and those that others wake are what sockets have brought. A task that yields would have the
-/// rest of the turn, and the sockets of others would wait for it. About as long as a parked core takes to wake.
+/// ...or in this, while there are tasks that go on and on, such as that of a client who pipelines without end. Such a task
+/// would have the rest of the turn once all others have been polled, and their sockets would wait for it. Half as long as a
+/// parked core takes to wake.
 const YIELD_INTERVAL: Duration = Duration::from_micros(25);
 
 /// While tasks wait for their turn, calls get one for so many polls.
@@ -120,11 +120,13 @@ impl Shard {
 
     pub(crate) fn poll_tasks(&self) {
         let began = self.now.get();
-        let yields = self.home.yields();
+        let turn_time = self.limits.turn_time;
         let mut left = self.limits.polls_per_turn;
         let mut looked = began;
         let mut until_look = self.clock_stride.get();
-        let mut most = self.limits.turn_time;
+        // One that yields takes long: then each round of polls is timed.
+        let mut goes_on = false;
+        self.home.begin_turn();
         self.yielding.set(false);
         while left > 0 {
             self.begin_poll();
@@ -136,20 +138,19 @@ impl Shard {
             }
             self.reactor.send_gathered();
             left -= polls;
-            // The first that yields is timed, whatever others took: it may go on for as long as nobody looks.
-            let first_yields = !self.yielding.get() && self.home.yields() != yields;
-            if first_yields {
-                self.yielding.set(true);
-                most = most.min(YIELD_INTERVAL);
-                self.clock_stride.set(1);
-            } else if until_look > polls {
+            let yields = self.home.has_yielded() && !self.yielding.replace(true);
+            let timed = yields || (goes_on && self.home.is_round_over());
+            if !timed && until_look > polls {
                 until_look -= polls;
                 continue;
             }
             let now = self.look_at_clock();
-            until_look = stride_after(&self.clock_stride, now.duration_since(looked), most);
+            let took = now.duration_since(looked);
+            goes_on |= yields && is_long(took, YIELD_INTERVAL);
+            until_look = stride_after(&self.clock_stride, took, turn_time);
             looked = now;
-            if now.duration_since(began) >= most {
+            let spent = now.duration_since(began);
+            if spent >= turn_time || (spent >= YIELD_INTERVAL && self.home.is_round_over()) {
                 break;
             }
         }
@@ -427,6 +428,11 @@ impl Shard {
 /// How many polls or calls until the clock is read again, if those since the last look took this long and all may take `most`.
 /// Long ones are timed one by one, short ones not: a look costs as much as a short one.
 pub(crate) fn stride_after(stride: &Cell<u32>, took: Duration, most: Duration) -> u32 {
-    stride.set(if took * 4 > most { 1 } else { (stride.get() * 2).min(CLOCK_STRIDE) });
+    stride.set(if is_long(took, most) { 1 } else { (stride.get() * 2).min(CLOCK_STRIDE) });
     stride.get()
+}
+
+/// Whether a stretch of work is long for one of which all may take `most`.
+fn is_long(took: Duration, most: Duration) -> bool {
+    took * 4 > most
 }

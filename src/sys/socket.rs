@@ -343,24 +343,37 @@ pub(crate) struct Credentials {
 
 /// Asks for the peer's credentials (`SO_PEERCRED`).
 pub(crate) fn peer_credentials(socket: &impl AsFd) -> io::Result<Credentials> {
-    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: the descriptor is open for as long as it is borrowed. Both pointers lead to live locals, and `length`
-    // is the size of `peer`, so the kernel writes within it; any bytes make a valid `ucred`.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut peer).cast(),
-            &raw mut length,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // SAFETY: it is three integers.
+    let peer: libc::ucred = unsafe { option(socket, libc::SOL_SOCKET, libc::SO_PEERCRED) }?;
     let pid = (peer.pid != 0).then_some(peer.pid);
     Ok(Credentials { pid, uid: peer.uid, gid: peer.gid })
+}
+
+/// Connections that wait to be accepted from a TCP socket that listens. The kernel tells it where it has the unacknowledged
+/// segments of other sockets (`TCP_INFO`, `tcpi_unacked`).
+pub(crate) fn waiting_connections(socket: &impl AsFd) -> io::Result<usize> {
+    // SAFETY: it is integers.
+    let info: libc::tcp_info = unsafe { option(socket, libc::IPPROTO_TCP, libc::TCP_INFO) }?;
+    Ok(info.tcpi_unacked as usize)
+}
+
+/// Reads an option that is a structure. What the kernel does not write is zero.
+///
+/// # Safety
+/// Any bytes make a valid `T`.
+unsafe fn option<T>(socket: &impl AsFd, level: i32, name: i32) -> io::Result<T> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    let mut length = size_of::<T>() as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open for as long as it is borrowed. Both pointers lead to live locals, and `length` is the
+    // size of `value`, so the kernel writes within it.
+    let result =
+        unsafe { libc::getsockopt(fd, level, name, value.as_mut_ptr().cast(), &raw mut length) };
+    match result {
+        // SAFETY: by contract; every byte has been written.
+        0 => Ok(unsafe { value.assume_init() }),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The Unix address a path names: with a zero byte first, a name in the abstract namespace.

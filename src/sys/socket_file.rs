@@ -202,35 +202,14 @@ mod tests {
     use super::*;
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
-    /// A directory of its own, removed at the end.
-    struct Directory(PathBuf);
-
-    impl Directory {
-        fn new(name: &str) -> Directory {
-            let path = std::env::temp_dir().join(format!("corelane-{}-{name}", std::process::id()));
-            fs::create_dir_all(&path).expect("made");
-            Directory(path)
-        }
-
-        fn path(&self) -> PathBuf {
-            self.0.join("s")
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     fn refused(path: &Path) -> Refused {
         listen_at(path, None, 1).expect_err("refused")
     }
 
     #[test]
     fn a_socket_that_nobody_listens_on_is_replaced() {
-        let directory = Directory::new("stale");
-        let path = directory.path();
+        let directory = tempfile::tempdir().expect("made");
+        let path = directory.path().join("s");
         drop(UnixListener::bind(&path).expect("bound"));
         let (listener, file) = listen_at(&path, None, 1).expect("replaced");
         assert!(file.is_at(&path));
@@ -241,8 +220,8 @@ mod tests {
 
     #[test]
     fn what_is_in_use_or_no_socket_stays() {
-        let directory = Directory::new("stays");
-        let path = directory.path();
+        let directory = tempfile::tempdir().expect("made");
+        let path = directory.path().join("s");
         let other = UnixListener::bind(&path).expect("bound");
         assert!(matches!(refused(&path), Refused::InUse));
         drop(other);
@@ -255,23 +234,23 @@ mod tests {
         assert!(matches!(refused(&path), Refused::NoSocket));
         assert_eq!(fs::read(&path).expect("there"), b"kept");
         fs::remove_file(&path).expect("removed");
-        let target = directory.0.join("target");
+        let target = directory.path().join("target");
         drop(UnixListener::bind(&target).expect("bound"));
         std::os::unix::fs::symlink(&target, &path).expect("made");
         assert!(matches!(refused(&path), Refused::NoSocket));
         assert!(path.is_symlink() && target.exists());
         assert!(matches!(refused(&target.join("x")), Refused::NoDirectory(_)));
-        assert!(matches!(refused(&directory.0.join("none/x")), Refused::NoDirectory(_)));
+        assert!(matches!(refused(&directory.path().join("none/x")), Refused::NoDirectory(_)));
     }
 
     #[test]
     fn only_our_own_file_is_removed() {
-        let directory = Directory::new("own");
-        let path = directory.path();
+        let directory = tempfile::tempdir().expect("made");
+        let path = directory.path().join("s");
         let (listener, file) = listen_at(&path, Some(0o600), 1).expect("bound");
         let mode = fs::symlink_metadata(&path).expect("there").mode();
         assert_eq!(mode & 0o777, 0o600);
-        fs::rename(&path, directory.0.join("moved")).expect("moved");
+        fs::rename(&path, directory.path().join("moved")).expect("moved");
         let other = UnixListener::bind(&path).expect("bound");
         drop((file, listener));
         UnixStream::connect(&path).expect("the other's is there");
@@ -280,8 +259,8 @@ mod tests {
 
     #[test]
     fn of_many_that_start_at_once_one_listens() {
-        let directory = Directory::new("race");
-        let path = directory.path();
+        let directory = tempfile::tempdir().expect("made");
+        let path = directory.path().join("s");
         for _ in 0..20 {
             drop(UnixListener::bind(&path).expect("bound"));
             let listening: Vec<_> = thread::scope(|scope| {

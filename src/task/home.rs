@@ -31,8 +31,8 @@ pub(crate) struct Home {
     live: Cell<usize>,
     /// Tasks that the one being polled may still run in its own place.
     handovers: Cell<u32>,
-    /// How often a task has made itself ready while it was polled.
-    yields: Cell<u32>,
+    /// The first task of this turn that made itself ready while it was polled. Never followed: by now it may be gone.
+    yielder: Cell<Option<NonNull<Header>>>,
     /// The shard is shutting down: what is spawned now is dropped at once.
     closing: Cell<bool>,
     /// The cells were left to the references that remain: this is nobody's home any more.
@@ -86,7 +86,7 @@ impl Home {
             guest: Cell::new(None),
             live: Cell::new(0),
             handovers: Cell::new(0),
-            yields: Cell::new(0),
+            yielder: Cell::new(None),
             closing: Cell::new(false),
             closed: Cell::new(false),
             counts: Counts::default(),
@@ -113,11 +113,23 @@ impl Home {
         std::iter::successors(self.all.first(), |&task| unsafe { self.all.after(task) }).count()
     }
 
-    /// A count that changes when a task has made itself ready while it was polled, as one does that has more to do and lets
-    /// others go first.
+    /// A turn's polls begin: nobody has yielded yet.
     #[inline(always)]
-    pub(crate) fn yields(&self) -> u32 {
-        self.yields.get()
+    pub(crate) fn begin_turn(&self) {
+        self.yielder.set(None);
+    }
+
+    /// Whether a task of this turn has made itself ready while it was polled, as one does that has more to do and lets others
+    /// go first.
+    #[inline(always)]
+    pub(crate) fn has_yielded(&self) -> bool {
+        self.yielder.get().is_some()
+    }
+
+    /// Whether the first that has yielded is the next to be polled: all others that were ready have been.
+    #[inline(always)]
+    pub(crate) fn is_round_over(&self) -> bool {
+        self.has_yielded() && self.ready.first() == self.yielder.get()
     }
 
     /// Whether a task is ready to be polled.
@@ -229,7 +241,9 @@ impl Home {
             let marked = task.mark_ready();
             if marked {
                 self.ready.push_back(header);
-                self.yields.set(self.yields.get().wrapping_add(task.is_running().into()));
+                if task.is_running() && !self.has_yielded() {
+                    self.yielder.set(Some(header));
+                }
             }
             marked
         }

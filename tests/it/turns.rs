@@ -145,23 +145,22 @@ fn tasks_have_their_share_of_a_turn_beside_a_flood_of_messages() {
         }
         shard.turn(Duration::ZERO);
     }
-    // As many as 25 us are enough for; one in each turn, if the messages' time were taken for theirs.
-    assert!(polls.get() >= TURNS * 5, "{} polls in {TURNS} turns", polls.get());
+    // 61 in each turn, if the messages' time were not taken for theirs.
+    assert!(polls.get() >= TURNS * 20, "{} polls in {TURNS} turns", polls.get());
 }
 
 #[test]
 fn a_turn_after_the_hosts_own_wait_has_its_share() {
     let shard = hosted();
     let polls = shard.enter(|| yielding(100));
-    let mut most = 0;
+    let mut fewest = u64::MAX;
     for _ in 0..10 {
         thread::sleep(Duration::from_millis(5));
         let before = polls.get();
         shard.turn(Duration::ZERO);
-        most = most.max(polls.get() - before);
+        fewest = fewest.min(polls.get() - before);
     }
-    // One in each, if the wait were taken for the turn's own time.
-    assert!(most >= 4, "{most} polls in a turn, of tasks that take a microsecond");
+    assert!(fewest >= 16, "{fewest} polls in a turn, of tasks that take a microsecond");
 }
 
 #[test]
@@ -291,9 +290,8 @@ fn a_host_with_work_of_its_own_lets_the_sockets_wait_for_no_more_than_a_turn() {
             shard.turn(Duration::ZERO);
             turns += 1;
         }
-        // One that looks, and one that polls what was woken, after the one that yields: that may have used a turn up if
-        // somebody else had the CPU meanwhile.
-        assert!(turns <= 3, "round {round}: heard after {turns} turns");
+        // One that looks, and one that polls what was woken.
+        assert!(turns <= 2, "round {round}: heard after {turns} turns");
     }
 }
 

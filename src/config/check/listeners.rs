@@ -2,6 +2,7 @@
 
 use super::{Checker, First, number};
 use crate::balance::Policy;
+use crate::config::draft::DEFAULT_LISTENER;
 use crate::config::keys::{self, Key};
 use crate::config::problem::{Place, Problem};
 use crate::config::value::Table;
@@ -13,7 +14,6 @@ use std::path::Path;
 
 /// Where a server listens that was not told where.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-const DEFAULT_LISTENER: &str = "default";
 
 impl Checker<'_> {
     pub(super) fn listeners(&mut self) -> Vec<Listener> {
