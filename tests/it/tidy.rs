@@ -15,6 +15,7 @@ const FLOORS: &[(u8, &[&str])] = &[
         &[
             "topology.rs",
             "limits.rs",
+            "limits/",
             "listen_addr.rs",
             "mode.rs",
             "balance/",

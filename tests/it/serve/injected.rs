@@ -160,9 +160,12 @@ fn a_connection_that_cannot_be_watched_is_closed_and_nothing_else() {
         let mut clients: Vec<Client> = Vec::new();
         let mut refused = 0;
         for _ in 0..60 {
+            let watched = injection.record().len();
             let mut client = Client::connect(program.address());
             // A server that cannot watch a connection may serve what has come already, but then it must close.
-            let gone = client.try_get().and_then(|_| client.try_get()).is_err();
+            let first = client.try_get();
+            until("it was to be watched", || injection.record().len() > watched);
+            let gone = first.and_then(|_| client.try_get()).is_err();
             refused += usize::from(gone);
             if !gone {
                 clients.push(client);
