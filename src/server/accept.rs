@@ -5,6 +5,7 @@ use super::connection::{Settings, connection};
 use super::crew::Crew;
 use super::drain::Drain;
 use super::event::{ConnectionInfo, Event, Observer, Peer};
+use super::gate::Gate;
 use super::listen::{Listening, LiveTimeout, Sockets};
 use super::movable::movable;
 use super::rebalance::Moving;
@@ -103,7 +104,7 @@ where
 {
     let Station { sockets, header_timeouts, settings, moving, part, observer } = station;
     let drain = Arc::new(Drain::default());
-    let make = Rc::new(make);
+    let make = Rc::new(move |info: &ConnectionInfo| Gate::new(make(info)));
     let crew = moving.map(|moving| {
         let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
         Crew::muster(moving, part.seats.clone(), move |arrival: Arrival, crew: &Rc<Crew>| {
@@ -208,6 +209,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let drain = Arc::new(Drain::default());
+    let make = move |info: &ConnectionInfo| Gate::new(make(info));
     let accept = |listener: Listening| {
         let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
         let (number, timeout) = (listener.number, listener.header_timeout.clone());
