@@ -25,6 +25,8 @@ pub(super) struct Settings {
 pub(super) fn http1(header_timeout: Option<Duration>, settings: &Settings) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(Timer).header_read_timeout(header_timeout).writev(settings.vectored_writes);
+    // A client that has sent all it has to say may still read (RFC 9112, 9.6).
+    http.half_close(true);
     http
 }
 
