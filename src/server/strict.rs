@@ -103,23 +103,27 @@ fn check_http2(uri: &Uri, fields: &Fields<'_>) -> Result<(), Refusal> {
     if fields.expects_other { Err(UNKNOWN_EXPECTATION) } else { Ok(()) }
 }
 
-/// A service has failed because the body could not be read: it was no valid sequence of chunks, or ended too early.
+/// A service has failed because a body could not be read: it was no valid sequence of chunks, or ended too early.
+///
+/// A service that reads bodies from elsewhere too, as a proxy does, must not hand on their errors as they are: they are of the
+/// same type.
 pub(super) fn is_of_the_body(error: &(dyn Error + 'static)) -> bool {
-    let (mut next, mut in_hyper) = (Some(error), false);
+    use ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    let (mut next, mut of_a_body) = (Some(error), false);
     while let Some(error) = next {
-        let cause = error.downcast_ref::<io::Error>().map(io::Error::kind);
-        if in_hyper && matches!(cause, Some(INVALID_INPUT | INVALID_DATA | CUT_OFF)) {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if of_a_body && matches!(kind, Some(InvalidInput | InvalidData | UnexpectedEof)) {
             return true;
         }
-        in_hyper |= error.is::<hyper::Error>();
+        let in_hyper = error.downcast_ref::<hyper::Error>();
+        of_a_body |= in_hyper.is_some_and(|error| error.to_string() == READING_A_BODY);
         next = error.source();
     }
     false
 }
 
-const INVALID_INPUT: ErrorKind = ErrorKind::InvalidInput;
-const INVALID_DATA: ErrorKind = ErrorKind::InvalidData;
-const CUT_OFF: ErrorKind = ErrorKind::UnexpectedEof;
+/// hyper says in no other way what it was doing. If it comes to say it otherwise, cases in the table of raw requests fail.
+const READING_A_BODY: &str = "error reading a body from connection";
 
 /// The headers that say where a request goes and where it ends.
 struct Fields<'a> {

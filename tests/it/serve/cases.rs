@@ -7,7 +7,9 @@
 mod service;
 mod table;
 
-use super::NEVER;
+use super::program::Serve;
+use super::{NEVER, skipped};
+use crate::process;
 use service::{Kind, serve};
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write};
@@ -339,6 +341,63 @@ fn raw_requests_are_answered_as_the_table_says_where_connections_move() {
 #[test]
 fn raw_requests_are_answered_as_the_table_says_in_a_pool() {
     run_table(Kind::Pool);
+}
+
+#[test]
+fn the_program_refuses_what_the_table_refuses_whatever_is_served() {
+    // What a head is refused for does not depend on the service.
+    let themes = ["fields", "hosts", "limits", "methods", "targets", "versions"];
+    let refused = |outcome: &Outcome| {
+        matches!(outcome.statuses[..], [400 | 414 | 431]) && outcome.after == After::Close
+    };
+    let program = Serve::new(&[]).start();
+    let (mut wrong, mut tried) = (String::new(), 0);
+    for case in &table::read() {
+        if case.known.is_none() && themes.contains(&&*case.theme) && refused(&case.expected) {
+            tried += 1;
+            if let Err(error) = run(program.address(), case, &case.expected, Cut::Whole) {
+                let _ = writeln!(wrong, "{}/{}: {error}", case.theme, case.name);
+            }
+        }
+    }
+    assert!(tried > 100, "only {tried} cases are refused");
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn a_head_that_does_not_end_takes_no_more_memory_than_its_limit() {
+    const CONNECTIONS: usize = 16;
+    if process::is_sanitized() {
+        return skipped("how much memory a head takes: AddressSanitizer keeps what was freed");
+    }
+    let program = Serve::new(&["--cores", "1"]).start();
+    let peak_kib = || {
+        let path = format!("/proc/{}/status", program.pid());
+        let status = std::fs::read_to_string(path).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number")
+    };
+    let before = peak_kib();
+    for beginning in ["", "GET /", "GET / HTTP/1.1\r\nX: ", "GET / HTTP/1.1\r\nX"] {
+        let connect = |_| Wire::connect(program.address());
+        let mut wires: Vec<_> = (0..CONNECTIONS).map(connect).collect();
+        flood(&mut wires, beginning);
+        for wire in &mut wires {
+            let (status, _) = wire.answer(b"GET").expect("no trouble").expect("an answer");
+            assert!(matches!(status, 400 | 414 | 431), "{beginning:?}: {status}");
+        }
+        let grown = peak_kib() - before;
+        assert!(grown < CONNECTIONS * 1024, "{beginning:?}: {grown} KiB");
+    }
+}
+
+/// Sends the same byte, eight megabytes of it on each connection, a piece to each in turn.
+fn flood(wires: &mut [Wire], beginning: &str) {
+    wires.iter_mut().for_each(|wire| wire.send(beginning.as_bytes(), &mut || usize::MAX));
+    let piece = [b'a'; 64 << 10];
+    for _ in 0..(8 << 20) / piece.len() {
+        wires.iter_mut().for_each(|wire| wire.send(&piece, &mut || usize::MAX));
+    }
 }
 
 #[test]
