@@ -186,7 +186,7 @@ fn codings(value: &[u8]) -> Result<(), Refusal> {
 fn target<'a>(method: &Method, uri: &'a Uri) -> Result<Option<Authority<'a>>, Refusal> {
     let parse = |text: &'a str| Authority::parse(text.as_bytes()).ok_or(INVALID_TARGET);
     match (uri.scheme_str(), uri.authority()) {
-        (None, None) if uri.path().starts_with('/') && *method != Method::CONNECT => {
+        (None, None) if *method != Method::CONNECT && uri.path().starts_with('/') => {
             path(uri)?;
             Ok(None)
         }
@@ -211,17 +211,25 @@ fn target<'a>(method: &Method, uri: &'a Uri) -> Result<Option<Authority<'a>>, Re
 /// so in the query, where browsers leave it as it was typed.
 #[inline]
 fn path(uri: &Uri) -> Result<(), Refusal> {
-    let mut bytes = uri.path().bytes();
-    while let Some(byte) = bytes.next() {
-        let is_hex = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit());
-        if !byte.is_ascii() || byte == b'%' && !(is_hex(bytes.next()) && is_hex(bytes.next())) {
-            return Err(INVALID_TARGET);
+    let text = uri.path_and_query().map_or("", |text| text.as_str()).as_bytes();
+    // Most are plain.
+    match text.iter().position(|&byte| byte == b'%' || byte == b'?' || !byte.is_ascii()) {
+        None => Ok(()),
+        Some(at) => path_from(&text[at..]),
+    }
+}
+
+fn path_from(text: &[u8]) -> Result<(), Refusal> {
+    let mut at = 0;
+    while at < text.len() {
+        match text[at] {
+            b'?' if text[at..].is_ascii() => return Ok(()),
+            b'%' if is_encoded(&text[at..]) => at += 3,
+            b'?' | b'%' | 0x80.. => return Err(INVALID_TARGET),
+            _ => at += 1,
         }
     }
-    match uri.query() {
-        Some(query) if !query.is_ascii() => Err(INVALID_TARGET),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// A host and perhaps a port, as in a URI and in Host.
@@ -271,25 +279,46 @@ impl<'a> Authority<'a> {
 #[inline]
 fn name_length(text: &[u8]) -> Option<usize> {
     let mut at = 0;
-    while at < text.len() && text[at] != b':' {
-        at += match text[at] {
-            b'%' if is_encoded(&text[at..]) => 3,
-            byte if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(&byte) => 1,
-            _ => return None,
-        };
+    loop {
+        while at < text.len() && IN_NAME[usize::from(text[at])] {
+            at += 1;
+        }
+        match text.get(at) {
+            None | Some(b':') => return (at > 0).then_some(at),
+            Some(b'%') if is_encoded(&text[at..]) => at += 3,
+            Some(_) => return None,
+        }
     }
-    (at > 0).then_some(at)
 }
+
+/// What a name may be made of, besides encoded bytes (RFC 3986, 3.2.2), without the comma. A table, because this is looked
+/// up for every byte of every Host.
+static IN_NAME: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0_u8);
+    while byte < 128 {
+        let other =
+            matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'..=b'+' | b';' | b'=');
+        table[byte as usize] = byte.is_ascii_alphanumeric() || other;
+        byte += 1;
+    }
+    table
+};
 
 fn is_encoded(text: &[u8]) -> bool {
     matches!(text, [b'%', a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
 }
 
+#[inline]
 fn port(digits: &[u8]) -> Option<u16> {
-    digits.iter().try_fold(0_u16, |port, byte| {
-        let digit = byte.is_ascii_digit().then(|| u16::from(byte - b'0'))?;
-        port.checked_mul(10)?.checked_add(digit)
-    })
+    let mut port = 0_u32;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        port = port * 10 + u32::from(digit);
+        if digit > 9 || port > u32::from(u16::MAX) {
+            return None;
+        }
+    }
+    u16::try_from(port).ok()
 }
 
 #[cfg(test)]
