@@ -42,7 +42,7 @@ pub struct ConnectionLimits {
     pub max_age: Option<Duration>,
     /// Requests after which a connection ends. Default 4,294,967,295.
     pub max_requests: u64,
-    /// Bytes of a request's head, and of the trailers of a body. Default 32 KiB. Answered by 431 (RFC 6585, 5).
+    /// Bytes of a request's head, and of the trailers of a body. Default 16 KiB. Answered by 431 (RFC 6585, 5).
     pub header_bytes: u32,
     /// Fields of a request's head. Default 100. Answered by 431.
     pub header_count: u32,
@@ -69,7 +69,7 @@ impl Default for ConnectionLimits {
             idle_timeout: seconds(75),
             max_age: seconds(3600),
             max_requests: u32::MAX.into(),
-            header_bytes: 32 << 10,
+            header_bytes: 16 << 10,
             header_count: 100,
             uri_bytes: 8 << 10,
             body_bytes: 32 << 20,

@@ -4,7 +4,6 @@ use crate::limits::{ConnectionLimits, PROGRESS_BYTES};
 use crate::shard::context::with_current;
 use crate::sync::{AtomicU32, Ordering};
 use crate::time::{Sleep, clock, sleep};
-use hyper::StatusCode;
 use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
 use std::fmt;
 use std::pin::Pin;
@@ -37,14 +36,26 @@ struct Bounds {
     fate: Arc<Fate>,
 }
 
-/// Whether a body has failed by fault of the client, for the service around it.
+/// Whether a body has failed by fault of the client, and how, for the guard of a service that has no answer of its own then.
 #[derive(Debug, Default)]
 pub(super) struct Fate(AtomicU32);
 
+/// How a body has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    TooLarge = 1,
+    Late = 2,
+    Malformed = 3,
+}
+
 impl Fate {
-    /// The status for a service that has no answer of its own.
-    pub(super) fn status(&self) -> Option<StatusCode> {
-        StatusCode::from_u16(self.0.load(Ordering::Relaxed) as u16).ok()
+    pub(super) fn get(&self) -> Option<Failure> {
+        let failures = [Failure::TooLarge, Failure::Late, Failure::Malformed];
+        failures.into_iter().find(|failure| *failure as u32 == self.0.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, failure: Failure) {
+        self.0.store(failure as u32, Ordering::Relaxed);
     }
 }
 
@@ -74,7 +85,7 @@ impl Body {
 impl Bounds {
     /// Some of it has come.
     fn take(&mut self, bytes: u64) -> Result<(), BodyError> {
-        self.left = self.left.checked_sub(bytes).ok_or_else(|| self.fail(Kind::TooLarge))?;
+        self.left = self.left.checked_sub(bytes).ok_or_else(|| self.fail(Failure::TooLarge))?;
         self.came += bytes;
         // It was over, but nobody looked meanwhile.
         let is_over = |wait: &mut Sleep| {
@@ -98,18 +109,14 @@ impl Bounds {
             }
             self.wait = None;
             if *came < PROGRESS_BYTES {
-                return Some(self.fail(Kind::Late));
+                return Some(self.fail(Failure::Late));
             }
         }
     }
 
-    fn fail(&self, kind: Kind) -> BodyError {
-        let status = match kind {
-            Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            _ => StatusCode::REQUEST_TIMEOUT,
-        };
-        self.fate.0.store(status.as_u16().into(), Ordering::Relaxed);
-        BodyError(kind)
+    fn fail(&self, failure: Failure) -> BodyError {
+        self.fate.set(failure);
+        BodyError(if failure == Failure::Late { Kind::Late } else { Kind::TooLarge })
     }
 }
 
@@ -124,12 +131,15 @@ impl hyper::body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Body { incoming, bounds } = &mut *self;
         let Some(bounds) = bounds else { return Poll::Ready(None) };
-        if bounds.fate.status().is_some() {
+        if bounds.fate.get().is_some() {
             return Poll::Ready(None);
         }
         let frame = match Pin::new(incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(Some(Err(error))) => {
+                if is_malformed(&error) {
+                    bounds.fate.set(Failure::Malformed);
+                }
                 return Poll::Ready(Some(Err(BodyError(Kind::Broken(error)))));
             }
             Poll::Ready(None) => return Poll::Ready(None),
@@ -150,6 +160,15 @@ impl hyper::body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
     }
+}
+
+/// Whether it is no valid sequence of chunks, or ended too early (RFC 9112, 7.1 and 8). hyper says it by the kind of what is
+/// below; other errors are those of the connection, on which nothing can be answered.
+fn is_malformed(error: &hyper::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    let below =
+        std::error::Error::source(error).and_then(|below| below.downcast_ref::<std::io::Error>());
+    below.is_some_and(|below| matches!(below.kind(), InvalidInput | InvalidData | UnexpectedEof))
 }
 
 /// Why a request's body does not come to its end.

@@ -1,17 +1,19 @@
 //! The service as hyper sees it: every request is looked at before the service is asked, bounded in time while it works, and
 //! noted in the probe; a panic costs one answer, not the connection's neighbours.
 
-use super::body::{Body, Fate};
+use super::body::{Body, Failure, Fate};
 use super::probe::Probe;
+use super::strict::{self, Refusal};
 use crate::limits::ConnectionLimits;
 use crate::shard::context::with_current;
 use crate::task::failure::drop_caught;
 use crate::task::home::add;
 use crate::time::{Sleep, sleep};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::Service;
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::{Request, Response, StatusCode};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -42,35 +44,42 @@ where
         let number = probe.begin(!request.body().is_end_stream());
         let ended = Ended(probe.clone());
         let is_last = number >= limits.max_requests;
-        if let Some(status) = refusal(&request, limits) {
-            return Call {
-                call: None,
-                answer: Some(status),
-                fate: None,
-                late: None,
-                ended: Some(ended),
-                is_last,
-                limits: limits.clone(),
-            };
+        let (limits, ended) = (limits.clone(), Some(ended));
+        if let Err(refusal) = check(&request, &limits) {
+            let (call, fate, late) = (None, None, None);
+            return Call { call, refusal: Some(refusal), fate, late, ended, is_last, limits };
         }
         let (head, body) = request.into_parts();
-        let (body, fate) = Body::new(body, limits);
+        let (body, fate) = Body::new(body, &limits);
         let request = Request::from_parts(head, body);
         let call = caught(|| service.call(request));
-        let answer = call.is_none().then_some(StatusCode::INTERNAL_SERVER_ERROR);
-        Call { call, answer, fate, late: None, ended: Some(ended), is_last, limits: limits.clone() }
+        let refusal = call.is_none().then_some(PANICKED);
+        Call { call, refusal, fate, late: None, ended, is_last, limits }
     }
 }
 
-/// The status for a request that the service is not asked about.
-fn refusal(request: &Request<Incoming>, limits: &ConnectionLimits) -> Option<StatusCode> {
-    let uri = request.uri();
-    let length = uri.path_and_query().map_or(0, |path| path.as_str().len());
-    if length > limits.uri_bytes as usize {
-        return Some(StatusCode::URI_TOO_LONG);
+const LONG_TARGET: Refusal = Refusal::new(StatusCode::URI_TOO_LONG, "target too long");
+const LARGE_BODY: Refusal = Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body too large");
+const LATE_BODY: Refusal = Refusal::new(StatusCode::REQUEST_TIMEOUT, "body too late");
+const BAD_BODY: Refusal = Refusal::new(StatusCode::BAD_REQUEST, "malformed body");
+const LATE_ANSWER: Refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "no answer in time");
+const PANICKED: Refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "service has panicked");
+
+/// Whether the service is asked.
+///
+/// # Errors
+/// What is answered instead.
+#[inline]
+fn check(request: &Request<Incoming>, limits: &ConnectionLimits) -> Result<(), Refusal> {
+    strict::check(request)?;
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > limits.uri_bytes as usize {
+        return Err(LONG_TARGET);
     }
-    (request.body().size_hint().lower() > limits.body_bytes)
-        .then_some(StatusCode::PAYLOAD_TOO_LARGE)
+    if request.body().size_hint().lower() > limits.body_bytes {
+        return Err(LARGE_BODY);
+    }
+    Ok(())
 }
 
 /// None: it has panicked, which is counted.
@@ -88,7 +97,7 @@ pin_project_lite::pin_project! {
         #[pin]
         call: Option<F>,
         // What is answered if there is no call.
-        answer: Option<StatusCode>,
+        refusal: Option<Refusal>,
         fate: Option<Arc<Fate>>,
         // Made when the service has no answer at once.
         late: Option<Sleep>,
@@ -108,48 +117,52 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let mut answer = |response: Response<Option<B>>, is_last| {
-            let ended = this.ended.take().expect("it is ready once");
-            let mut response = response.map(|body| Answer { body, offered: false, ended });
-            if is_last {
-                close_after(&mut response);
-            }
-            Poll::Ready(Ok(response))
-        };
-        let status = match this.call.as_mut().as_pin_mut() {
-            None => this.answer.expect("one of them is there"),
+        let refusal = match this.call.as_mut().as_pin_mut() {
+            None => this.refusal.expect("one of them is there"),
             Some(mut call) => match caught(|| call.as_mut().poll(context)) {
                 Some(Poll::Ready(Ok(response))) => {
-                    return answer(response.map(Some), *this.is_last);
+                    let ended = this.ended.take().expect("it is ready once");
+                    let answer = |body| Answer { body: Some(body), offered: false, ended };
+                    let mut response = response.map(answer);
+                    if *this.is_last {
+                        close_after(&mut response);
+                    }
+                    return Poll::Ready(Ok(response));
                 }
                 Some(Poll::Ready(Err(error))) => {
-                    match this.fate.as_ref().and_then(|fate| fate.status()) {
-                        Some(status) => status,
+                    match this.fate.as_ref().and_then(|fate| fate.get()) {
                         None => return Poll::Ready(Err(error)),
+                        Some(Failure::TooLarge) => LARGE_BODY,
+                        Some(Failure::Late) => LATE_BODY,
+                        Some(Failure::Malformed) => BAD_BODY,
                     }
                 }
                 Some(Poll::Pending) => {
                     let Some(timeout) = this.limits.request_timeout else { return Poll::Pending };
                     ready!(Pin::new(this.late.get_or_insert_with(|| sleep(timeout))).poll(context));
-                    StatusCode::SERVICE_UNAVAILABLE
+                    LATE_ANSWER
                 }
-                None => StatusCode::INTERNAL_SERVER_ERROR,
+                None => PANICKED,
             },
         };
         // What it holds is let go of now, not when the answer has been sent.
         caught(|| this.call.set(None));
-        let mut response = Response::new(None);
-        *response.status_mut() = status;
-        answer(response, true)
+        let ended = this.ended.take().expect("it is ready once");
+        let mut response = Response::new(Answer { body: None, offered: false, ended });
+        *response.status_mut() = refusal.status;
+        let reason = ReasonPhrase::from_static(refusal.reason.as_bytes());
+        response.extensions_mut().insert(reason);
+        if refusal.closes || *this.is_last {
+            close_after(&mut response);
+        }
+        Poll::Ready(Ok(response))
     }
 }
 
-/// The connection ends after this answer. HTTP/2 has no such field (RFC 9113, 8.2.2): there it ends by itself.
+/// The connection ends after this answer. HTTP/2 has no such field (RFC 9113, 8.2.2), and hyper leaves it out there.
 #[cold]
 fn close_after<B>(response: &mut Response<B>) {
-    if response.version() != Version::HTTP_2 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// Counts a request when it is done with.

@@ -7,6 +7,7 @@
 
 pub(crate) mod accept;
 mod bodies;
+mod cases;
 pub(crate) mod client;
 mod drain;
 mod http2;
