@@ -191,7 +191,7 @@ impl Tls {
 }
 
 /// Settings of a [`Tls`] that is to be built.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[must_use = "a builder does nothing before build()"]
 pub struct Builder {
     settings: Settings,

@@ -40,6 +40,9 @@ impl Acceptor {
 }
 
 /// A handshake: see [`Tls::accept`](super::Tls::accept).
+///
+/// # Panics
+/// If it is polled after it was ready.
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Accept<IO> {
     handshake: tokio_rustls::Accept<IO>,

@@ -128,8 +128,8 @@ fn why_no_section(text: &[u8], label: &str, command: &str) -> String {
     if text.is_empty() {
         return "the file is empty".to_owned();
     }
-    // What every DER or PKCS#12 file begins with: a sequence with a long length.
-    if text.starts_with(&[0x30, 0x82]) {
+    // DER, or PKCS#12.
+    if std::str::from_utf8(text).is_err() {
         return format!(
             "it is binary; convert it to PEM (`{command} -in FILE -out FILE`, or `openssl pkcs12` if it is a .p12 or .pfx)"
         );
@@ -184,7 +184,7 @@ mod tests {
         let of = |label: &str| section(label).into_bytes();
         says(b"", "the file is empty", "the file is empty");
         says(b"hello", "`-----BEGIN CERTIFICATE-----`", "`-----BEGIN PRIVATE KEY-----`");
-        says(&[0x30, 0x82, 1, 0], "openssl x509 -inform der", "openssl pkey -inform der");
+        says(&[0x30, 0x82, 1, 0, 0xff], "openssl x509 -inform der", "openssl pkey -inform der");
         says(&of("CERTIFICATE REQUEST"), "issued for it", "no private key that is understood");
         says(&of("TRUSTED CERTIFICATE"), "OpenSSL's own form", "no private key");
         says(&of("PUBLIC KEY"), "`PUBLIC KEY` and no certificate", "the private one is needed");

@@ -22,7 +22,7 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion
 const ALPN_NAME_MAX: usize = 255;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) certificates: Vec<Paths>,
     pub(super) clients: Option<Clients>,

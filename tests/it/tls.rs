@@ -6,6 +6,7 @@
 mod certificates;
 mod client;
 mod clients;
+mod files;
 mod handshakes;
 mod programs;
 mod reload;

@@ -31,7 +31,7 @@ fn served(require_clients: bool) -> Served {
 }
 
 /// Runs a program with nothing to read; none if it is not there.
-fn run(program: &str, arguments: &[&str], files: &Files) -> Option<Output> {
+pub(super) fn run(program: &str, arguments: &[&str], files: &Files) -> Option<Output> {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(files.directory()).stdin(Stdio::null());
     // A proxy would not know these addresses.

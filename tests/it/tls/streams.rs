@@ -3,12 +3,13 @@
 use super::certificates::{Authority, Files};
 use super::client::{BOTH, Client, TLS12, TLS13};
 use super::site::Site;
-use crate::harness::{HANGS_AFTER, within_reason};
+use crate::harness::{HANGS_AFTER, poll_now, within_reason};
 use corelane::net::TcpStream;
 use corelane::tls::{Stream, Tls};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::mpsc;
+use std::task::Poll;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -175,4 +176,36 @@ fn slices_are_written_in_their_order() {
     connection.0.read_to_end(&mut text).expect("an end in order");
     let expected: Vec<u8> = (0..200).flat_map(|number| vec![number as u8; number * 20]).collect();
     assert!(text == expected, "{} bytes of {}", text.len(), expected.len());
+}
+
+/// Does not depend on sockets: any stream of bytes will do, and any runtime.
+#[test]
+fn a_writer_waits_when_the_client_takes_nothing() {
+    const PIPE: usize = 4096;
+    /// The bound of what is encrypted and waits, and what records add.
+    const BOUND: usize = 64 * 1024 + PIPE;
+    let (authority, _files, tls) = built();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        let (near, far) = tokio::io::duplex(PIPE);
+        let connector = TlsConnector::from(Client::new(&authority).config);
+        let name = ServerName::try_from("a.example").expect("a name");
+        let (client, stream) = tokio::join!(connector.connect(name, far), tls.accept(near));
+        let (mut client, mut stream) = (client.expect("a handshake"), stream.expect("a handshake"));
+        let bytes: Vec<u8> = (0..1 << 20).map(byte_at).collect();
+        let mut written = 0;
+        while let Poll::Ready(count) = poll_now(stream.write(&bytes[written..])).await {
+            written += count.expect("room");
+        }
+        assert!((BOUND / 2..=BOUND).contains(&written), "{written}");
+        // It goes on where it stopped, once there is room.
+        let writing = async {
+            stream.write_all(&bytes[written..]).await.expect("it is read");
+            stream.shutdown().await.expect("it is read");
+        };
+        let mut all = Vec::new();
+        let (end, ()) = tokio::join!(client.read_to_end(&mut all), writing);
+        end.expect("an end in order");
+        assert!(all == bytes, "{} bytes of {}", all.len(), bytes.len());
+    });
 }
