@@ -44,7 +44,8 @@
 //!
 //! One connection holds at most 64 KiB that are encrypted and not sent yet, and 36 KiB that have arrived: one record
 //! of 18 KiB that is incomplete and one that is decrypted and was not read. During the handshake up to 64 KiB have arrived
-//! instead. No more is read from the socket, or taken from the writer, until that is gone.
+//! instead. No more is read from the socket, or taken from the writer, until that is gone. What the allocator adds to many small
+//! records is not counted.
 
 // What each file does stands at its head.
 mod accept;

@@ -6,8 +6,10 @@ use super::site::Site;
 use crate::harness::{HANGS_AFTER, poll_now, within_reason};
 use corelane::net::TcpStream;
 use corelane::tls::{Stream, Tls};
+use std::future::poll_fn;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
 use std::sync::mpsc;
 use std::task::Poll;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,22 +23,39 @@ fn built() -> (Authority, Files, Tls) {
     (authority, files, tls)
 }
 
+/// Reads everything, and how it ends, through hyper's trait or Tokio's.
+async fn all(mut stream: Stream<TcpStream>, by_hyper: bool) -> (Vec<u8>, Result<(), ErrorKind>) {
+    let mut all = Vec::new();
+    if !by_hyper {
+        let end = stream.read_to_end(&mut all).await;
+        return (all, end.map(drop).map_err(|error| error.kind()));
+    }
+    loop {
+        let mut bytes = [0; 7];
+        let mut buffer = hyper::rt::ReadBuf::new(&mut bytes);
+        let read = poll_fn(|context| {
+            hyper::rt::Read::poll_read(Pin::new(&mut stream), context, buffer.unfilled())
+        });
+        match read.await {
+            Ok(()) if buffer.filled().is_empty() => return (all, Ok(())),
+            Ok(()) => all.extend_from_slice(buffer.filled()),
+            Err(error) => return (all, Err(error.kind())),
+        }
+    }
+}
+
 #[test]
 fn a_stream_that_is_cut_off_is_an_error_to_who_reads_and_one_that_is_closed_is_not() {
-    let (authority, _files, tls) = built();
-    let (tell, read) = mpsc::channel();
-    let serve = move |mut stream: Stream<TcpStream>| {
-        let tell = tell.clone();
-        async move {
-            let mut all = Vec::new();
-            let end = stream.read_to_end(&mut all).await.map_err(|error| error.kind());
-            let _ = tell.send((all, end));
-        }
-    };
-    let site = Site::with(&tls, HANGS_AFTER, serve);
-    for versions in [TLS12, TLS13] {
-        let client = Client::with(&authority, versions, None);
-        for closes in [false, true] {
+    for by_hyper in [false, true] {
+        let (authority, _files, tls) = built();
+        let (tell, read) = mpsc::channel();
+        let serve = move |stream: Stream<TcpStream>| {
+            let tell = tell.clone();
+            async move { drop(tell.send(all(stream, by_hyper).await)) }
+        };
+        let site = Site::with(&tls, HANGS_AFTER, serve);
+        for (versions, closes) in [(TLS12, false), (TLS12, true), (TLS13, false), (TLS13, true)] {
+            let client = Client::with(&authority, versions, None);
             let mut connection = client.connect(site.first(), "a.example").expect("a handshake");
             connection.0.write_all(b"all of it?").expect("it is read");
             if closes {
@@ -46,28 +65,9 @@ fn a_stream_that_is_cut_off_is_an_error_to_who_reads_and_one_that_is_closed_is_n
             connection.0.sock.shutdown(Shutdown::Write).expect("a socket");
             let (all, end) = read.recv_timeout(HANGS_AFTER / 2).expect("an end");
             assert_eq!(all, b"all of it?");
-            let expected = if closes { Ok(10) } else { Err(ErrorKind::UnexpectedEof) };
-            assert_eq!(end, expected);
+            assert_eq!(end, if closes { Ok(()) } else { Err(ErrorKind::UnexpectedEof) });
         }
     }
-}
-
-#[test]
-fn hyper_sees_a_body_that_is_cut_off() {
-    // The same through hyper's trait: an answer is complete, then the connection is cut.
-    let (authority, _files, tls) = built();
-    let site = Site::start(&tls);
-    let mut connection =
-        Client::new(&authority).connect(site.first(), "a.example").expect("a handshake");
-    connection
-        .0
-        .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf")
-        .expect("it is read");
-    connection.0.sock.shutdown(Shutdown::Write).expect("a socket");
-    let mut text = Vec::new();
-    // The echo never gets to its end.
-    let end = connection.0.read_to_end(&mut text);
-    assert!(!text.ends_with(b"half") || end.is_err(), "{}", String::from_utf8_lossy(&text));
 }
 
 #[test]
@@ -196,8 +196,9 @@ fn a_writer_waits_when_the_client_takes_nothing() {
         let mut written = 0;
         while let Poll::Ready(count) = poll_now(stream.write(&bytes[written..])).await {
             written += count.expect("room");
+            assert!(written <= BOUND, "{written}");
         }
-        assert!((BOUND / 2..=BOUND).contains(&written), "{written}");
+        assert!(written >= BOUND / 2, "{written}");
         // It goes on where it stopped, once there is room.
         let writing = async {
             stream.write_all(&bytes[written..]).await.expect("it is read");
