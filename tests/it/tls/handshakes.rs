@@ -1,12 +1,11 @@
 //! What is agreed on in a handshake: protocol, version, certificate.
 
-use super::certificates::{Authority, Files, Issued};
+use super::certificates::{Authority, Files};
 use super::client::{BOTH, Client, TLS12, TLS13};
 use super::site::Site;
 use corelane::tls::{Tls, Version};
 use rcgen::KeyPair;
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::{AlertDescription, ClientConfig, Error};
+use tokio_rustls::rustls::{AlertDescription, Error};
 
 fn one() -> (Authority, Files, Tls) {
     let (authority, files) = (Authority::new("authority"), Files::new());
@@ -152,56 +151,47 @@ fn of_certificates_with_one_name_the_client_gets_one_that_it_can_verify() {
     let (chain2, key2) = files.put_issued("ed25519", &ed25519);
     let tls = Tls::builder().certificate(chain, key).certificate(chain2, key2).build();
     let site = Site::start(&tls.expect("good files"));
-    let shown =
-        |client: &Client| client.connect(site.first(), "a.example").map(|c| c.certificate());
-    let all = Client::new(&authority);
-    assert_eq!(&shown(&all).expect("a handshake"), ecdsa.der());
-    // It verifies nothing but Ed25519: what is shown to it is seen in what it says of the authority's signature, or not at all.
-    assert_eq!(picked(&authority, &site, &ed25519), Some(true));
+    // By its name, and as the default.
+    for with_name in [true, false] {
+        let client = Client::new(&authority);
+        let limited = only_ed25519::client(&authority);
+        for (client, expected) in [(client, &ecdsa), (limited, &ed25519)] {
+            let client = client.change(|config| config.enable_sni = with_name);
+            let connection = client.connect(site.first(), "a.example").expect("a handshake");
+            assert_eq!(&connection.certificate(), expected.der());
+        }
+    }
 }
 
-/// Whether a client that knows one kind of signature only is shown this certificate.
-fn picked(authority: &Authority, site: &Site, expected: &Issued) -> Option<bool> {
-    use std::sync::{Arc, Mutex};
-    let seen = Arc::new(Mutex::new(None));
-    let config = ClientConfig::builder_with_provider(Arc::new(ring_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(only_ed25519::Verifier(seen.clone())))
-        .with_no_client_auth();
-    let client = Client::new(authority).change(|own| *own = config);
-    client.connect(site.first(), "a.example").expect("a handshake");
-    let seen = seen.lock().expect("no panic").take();
-    seen.map(|seen| seen == **expected.der())
-}
-
-fn ring_provider() -> CryptoProvider {
-    ring::default_provider()
-}
-
+/// A client that knows one kind of signature only.
 mod only_ed25519 {
-    use std::sync::{Arc, Mutex};
+    use super::super::certificates::Authority;
+    use super::super::client::Client;
+    use std::sync::Arc;
     use tokio_rustls::rustls::client::danger::{
         HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
     };
     use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
     use tokio_rustls::rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
-    /// Trusts every server, and keeps its certificate.
+    pub(super) fn client(authority: &Authority) -> Client {
+        Client::new(authority)
+            .change(|config| config.dangerous().set_certificate_verifier(Arc::new(Verifier)))
+    }
+
+    /// Trusts every server.
     #[derive(Debug)]
-    pub(super) struct Verifier(pub(super) Arc<Mutex<Option<Vec<u8>>>>);
+    struct Verifier;
 
     impl ServerCertVerifier for Verifier {
         fn verify_server_cert(
             &self,
-            certificate: &CertificateDer<'_>,
+            _: &CertificateDer<'_>,
             _: &[CertificateDer<'_>],
             _: &ServerName<'_>,
             _: &[u8],
             _: UnixTime,
         ) -> Result<ServerCertVerified, Error> {
-            *self.0.lock().expect("no panic") = Some(certificate.to_vec());
             Ok(ServerCertVerified::assertion())
         }
 

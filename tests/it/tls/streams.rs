@@ -5,7 +5,7 @@ use super::client::{BOTH, Client, TLS12, TLS13};
 use super::site::Site;
 use crate::harness::{HANGS_AFTER, poll_now, within_reason};
 use corelane::net::TcpStream;
-use corelane::tls::{Stream, Tls};
+use corelane::tls::{Accept, Acceptor, Stream, Tls};
 use std::future::poll_fn;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -176,6 +176,17 @@ fn slices_are_written_in_their_order() {
     connection.0.read_to_end(&mut text).expect("an end in order");
     let expected: Vec<u8> = (0..200).flat_map(|number| vec![number as u8; number * 20]).collect();
     assert!(text == expected, "{} bytes of {}", text.len(), expected.len());
+}
+
+/// So that they can be used in work-stealing mode.
+#[test]
+fn all_of_it_may_be_sent_between_threads() {
+    fn sent<T: Send>() {}
+    fn shared<T: Send + Sync>() {}
+    shared::<Tls>();
+    sent::<Acceptor>();
+    sent::<Accept<TcpStream>>();
+    sent::<Stream<TcpStream>>();
 }
 
 /// Does not depend on sockets: any stream of bytes will do, and any runtime.
