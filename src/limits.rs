@@ -112,6 +112,15 @@ pub(crate) const GATHER_BYTES: usize = 64 * 1024;
 /// A write of at least this size is not worth a copy: it goes to the socket straight away.
 pub(crate) const GATHER_COPY_MAX: usize = 16 * 1024;
 
+/// Bytes that one TLS connection may have encrypted and not yet handed to its socket: four records of the largest size,
+/// which one system call can send.
+#[cfg(feature = "tls")]
+pub(crate) const TLS_UNSENT_BYTES: usize = 64 * 1024;
+
+/// Bytes of a file with certificates or a key. All authorities that a browser trusts take a quarter of a megabyte.
+#[cfg(feature = "tls")]
+pub(crate) const PEM_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
 /// Polls between two looks at the clock while polls are short.
 pub(crate) const CLOCK_STRIDE: u32 = 16;
 
