@@ -1,4 +1,4 @@
-//! The sharded HTTP/1.1 server.
+//! The sharded HTTP server: HTTP/1.1, and HTTP/2 to clients that begin with it.
 //!
 //! Every shard has a listening socket of its own on the same port (`SO_REUSEPORT`), accepts from it, and serves what it
 //! accepted; the kernel spreads connections over the sockets, and a [`Policy`](crate::balance::Policy) may have them handed
@@ -24,6 +24,12 @@
 //! println!("listening on http://{}", server.local_addrs()[0]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! Every connection is held to [`ConnectionLimits`]. No service sees a request that RFC 9110 and RFC 9112 have a server refuse:
+//! without a Host, with two, or with another than the target's; with a target in a form that its method does not have; with
+//! transfer codings other than `chunked`, or an expectation other than `100-continue`. They are answered with 400, 501 and 417. A
+//! service that panics has its request answered with 500, and one that fails with the error of a body that the client sent badly,
+//! too slowly or without end, with 400, 408 or 413; if it fails with another error the connection is closed without an answer.
 
 // What each file does stands at its head.
 mod accept;
