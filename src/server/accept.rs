@@ -1,7 +1,7 @@
 //! From a listening socket to tasks that serve: the tasks that accept, on each shard of a server or in a pool.
 
 use super::Body;
-use super::arrival::Arrival;
+use super::arrival::{Arrival, Past};
 use super::connection::{Moves, Stays, connection};
 use super::crew::Crew;
 use super::event::{ConnectionInfo, Event, Observer, Peer};
@@ -195,8 +195,8 @@ fn accepted<T>(
     counted: Option<Counted>,
 ) -> Arrival<T> {
     let (info, read) = (ConnectionInfo { listener, peer }, Bytes::new());
-    let (limits, began) = (limits.get().clone(), clock::now());
-    Arrival { stream, read, info, limits, counted, began, moved: false }
+    let (limits, past) = (limits.get().clone(), Past { began: clock::now(), requests: 0 });
+    Arrival { stream, read, info, limits, counted, past, moved: false }
 }
 
 /// Serves all listeners of a pool until the shutdown. Runs on one worker; what it spawns, any worker runs.

@@ -19,8 +19,16 @@ pub(super) struct Arrival<T = TcpStream> {
     pub(super) limits: Arc<ConnectionLimits>,
     /// It counts among the shard's; none in a pool.
     pub(super) counted: Option<Counted>,
-    /// When it was accepted.
-    pub(super) began: Instant,
+    pub(super) past: Past,
     /// It was moved here between two requests.
     pub(super) moved: bool,
+}
+
+/// What of a connection's life goes with it when it moves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Past {
+    /// When it was accepted.
+    pub(super) began: Instant,
+    /// What it has asked since then.
+    pub(super) requests: u64,
 }

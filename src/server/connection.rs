@@ -1,7 +1,7 @@
 //! One connection: from accept to close, or to another shard, as one task.
 
 use super::Body;
-use super::arrival::Arrival;
+use super::arrival::{Arrival, Past};
 use super::guard::{Answer, Call, Guarded};
 use super::probe::{End, Probe};
 use super::protocol::{Http, Settings, Speak};
@@ -26,14 +26,14 @@ use std::time::Instant;
 /// What becomes of a connection that is to go to another shard.
 pub(super) trait Moves<I>: Unpin {
     /// It is between two requests, and nothing but a stream and what was read from it.
-    fn go(&self, to: ShardId, stream: I, read: Bytes, began: Instant, context: &mut Context<'_>);
+    fn go(&self, to: ShardId, stream: I, read: Bytes, past: Past, context: &mut Context<'_>);
 }
 
 /// It stays where it is.
 pub(super) struct Stays;
 
 impl<I> Moves<I> for Stays {
-    fn go(&self, _: ShardId, _: I, _: Bytes, _: Instant, _: &mut Context<'_>) {}
+    fn go(&self, _: ShardId, _: I, _: Bytes, _: Past, _: &mut Context<'_>) {}
 }
 
 /// The task of a connection. `moves` is made of what is seen of it.
@@ -53,15 +53,15 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
 {
-    let Arrival { stream, read, limits, counted, began, moved, .. } = arrival;
-    let probe = Arc::new(Probe::default());
+    let Arrival { stream, read, limits, counted, past, moved, .. } = arrival;
+    let probe = Arc::new(Probe::of(past.requests, !read.is_empty()));
     // One that has moved has begun with something else.
     let guesses = limits.http2 && !moved;
     let transport = Transport::new(Io::of_server(stream, counted), read, guesses, probe.clone());
     let moves = moves(&probe);
     let guarded = Guarded { service, probe: probe.clone(), limits: limits.clone() };
     let http = Some(Http::new(transport, guarded, settings, executor));
-    let open = Open::new(roster.clone(), limits, began);
+    let open = Open::new(roster.clone(), limits, past.began);
     Connection { http, probe, open, ends: false, moves }
 }
 
@@ -111,7 +111,8 @@ where
         }
         with_current(|shard| shard.reactor.send_gathered());
         if let Some((stream, read)) = self.http.take().and_then(H::into_stream) {
-            self.moves.go(to, stream, read, self.open.began, context);
+            let past = Past { began: self.open.began, requests: self.probe.requests() };
+            self.moves.go(to, stream, read, past, context);
         }
         Poll::Ready(())
     }

@@ -117,10 +117,11 @@ impl Crew {
 
     /// A connection that is here from now on. Returns the number under which it leaves.
     pub(super) fn join(&self, probe: Arc<Probe>, listener: usize, moved: bool) -> u32 {
+        let counted = Cell::new(probe.requests());
         let member = Member {
             probe,
             listener,
-            counted: Cell::new(0),
+            counted,
             lately: Cell::new(0),
             reports: Cell::new(if moved { 0 } else { SETTLED }),
         };

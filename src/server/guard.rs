@@ -2,7 +2,7 @@
 //! noted in the probe; a panic costs one answer, not the connection's neighbours.
 
 use super::body::{Body, Failure, Fate};
-use super::probe::Probe;
+use super::probe::{End, Probe};
 use super::strict::{self, Refusal};
 use crate::limits::ConnectionLimits;
 use crate::shard::context::with_current;
@@ -44,6 +44,9 @@ where
         let number = probe.begin(!request.body().is_end_stream());
         let ended = Ended(probe.clone());
         let is_last = number >= limits.max_requests;
+        if is_last && probe.is_multiplexed() {
+            probe.must_end(End::Gracefully);
+        }
         let (limits, ended) = (limits.clone(), Some(ended));
         if let Err(refusal) = check(&request, &limits) {
             let (call, fate, late) = (None, None, None);
@@ -124,7 +127,8 @@ where
                     let ended = this.ended.take().expect("it is ready once");
                     let answer = |body| Answer { body: Some(body), offered: false, ended };
                     let mut response = response.map(answer);
-                    if *this.is_last {
+                    // What is upgraded has no next request.
+                    if *this.is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                         close_after(&mut response);
                     }
                     return Poll::Ready(Ok(response));

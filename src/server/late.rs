@@ -195,6 +195,16 @@ mod tests {
     }
 
     #[test]
+    fn one_that_has_moved_is_idle_and_not_new() {
+        let mut it = Looked::new();
+        it.probe = Probe::of(7, false);
+        assert_eq!([it.at(1), it.at(75), it.at(76)], [None, None, Some(End::Gracefully)]);
+        let mut it = Looked::new();
+        it.probe = Probe::of(7, true);
+        assert_eq!([it.at(1), it.at(30), it.at(31)], [None, None, Some(End::Cut)]);
+    }
+
+    #[test]
     fn who_takes_too_little_is_reset_and_who_takes_enough_is_not() {
         let mut it = Looked::new();
         it.probe.begin(false);

@@ -4,7 +4,7 @@
 //! the service and no response on its way, what was written was flushed, hyper has not begun to close, and the last request had
 //! no body that could still be under way. Then hyper's state is nothing but bytes that were read and not used.
 
-use super::arrival::Arrival;
+use super::arrival::{Arrival, Past};
 use super::connection::Moves;
 use super::crew::Crew;
 use super::event::ConnectionInfo;
@@ -17,7 +17,6 @@ use hyper::body::Bytes;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 /// A connection's place in the crew of its shard.
 pub(super) struct Movable {
@@ -49,13 +48,13 @@ impl Moves<Io<TcpStream>> for Movable {
         to: ShardId,
         mut io: Io<TcpStream>,
         read: Bytes,
-        began: Instant,
+        past: Past,
         context: &mut Context<'_>,
     ) {
         let (counted, stream) = (io.take_counted(), io.into_inner());
         let sent = stream.source().poll_all_sent(context);
         let (info, limits) = (self.info, self.limits.clone());
-        let arrival = Arrival { stream, read, info, limits, counted, began, moved: true };
+        let arrival = Arrival { stream, read, info, limits, counted, past, moved: true };
         match sent {
             Poll::Ready(Ok(())) => self.crew.send(to, arrival),
             // The kernel has no room, or the peer has gone: it goes on here.

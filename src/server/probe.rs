@@ -66,6 +66,13 @@ fn add(counter: &AtomicU64, count: u64) {
 }
 
 impl Probe {
+    /// Of a connection that has asked so often already. `has_news`: something of the next request was read, and not used.
+    pub(super) fn of(requests: u64, has_news: bool) -> Probe {
+        let count = AtomicU64::new;
+        let (begun, ended, reads) = (count(requests), count(requests), count(has_news.into()));
+        Probe { begun, ended, reads, ..Probe::default() }
+    }
+
     /// A request has come. Returns its number, from 1.
     #[inline(always)]
     pub(super) fn begin(&self, has_body: bool) -> u64 {

@@ -171,6 +171,24 @@ fn an_idle_connection_is_told_to_go_and_closed_if_it_does_not() {
 }
 
 #[test]
+fn the_last_request_is_answered_and_another_is_not_taken() {
+    each(|mode| {
+        let (runtime, address) = start(mode, |limits| limits.max_requests = 3);
+        corelane::block_on(async {
+            let mut client = connect(address).await;
+            for _ in 0..3 {
+                let response = client.send_request(request("x")).await.expect("an answer");
+                assert_eq!(response.status(), StatusCode::OK);
+            }
+            while client.ready().await.is_ok() {
+                corelane::yield_now().await;
+            }
+        });
+        until("it has gone", || connections(&runtime) == 0);
+    });
+}
+
+#[test]
 fn a_shutdown_says_goodbye() {
     each(|mode| {
         let (runtime, address) = start(mode, |_| {});
