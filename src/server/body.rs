@@ -1,5 +1,6 @@
 //! The body of a request, held to its limits.
 
+use super::probe::Probe;
 use crate::limits::{ConnectionLimits, PROGRESS_BYTES};
 use crate::shard::context::with_current;
 use crate::sync::{AtomicU32, Ordering};
@@ -34,7 +35,17 @@ struct Bounds {
     /// Bytes in the time of that wait.
     came: u64,
     fate: Arc<Fate>,
+    probe: Arc<Probe>,
 }
+
+impl Drop for Bounds {
+    fn drop(&mut self) {
+        self.probe.close();
+    }
+}
+
+/// A service that waits for a body is there this soon when the time is over.
+const PROMPT: Duration = Duration::from_secs(1);
 
 /// Whether a body has failed by fault of the client, and how, for the guard of a service that has no answer of its own then.
 #[derive(Debug, Default)]
@@ -61,7 +72,11 @@ impl Fate {
 
 impl Body {
     /// Also tells of its fate, if there can be one.
-    pub(super) fn new(incoming: Incoming, limits: &ConnectionLimits) -> (Body, Option<Arc<Fate>>) {
+    pub(super) fn new(
+        incoming: Incoming,
+        limits: &ConnectionLimits,
+        probe: &Arc<Probe>,
+    ) -> (Body, Option<Arc<Fate>>) {
         if incoming.is_end_stream() {
             return (Body { incoming, bounds: None }, None);
         }
@@ -72,7 +87,9 @@ impl Body {
             wait: None,
             came: 0,
             fate: fate.clone(),
+            probe: probe.clone(),
         };
+        probe.open();
         (Body { incoming, bounds: Some(Box::new(bounds)) }, Some(fate))
     }
 
@@ -87,11 +104,15 @@ impl Bounds {
     fn take(&mut self, bytes: u64) -> Result<(), BodyError> {
         self.left = self.left.checked_sub(bytes).ok_or_else(|| self.fail(Failure::TooLarge))?;
         self.came += bytes;
-        // It was over, but nobody looked meanwhile.
-        let is_over = |wait: &mut Sleep| {
-            with_current(|shard| shard.now()).unwrap_or_else(clock::now) >= wait.deadline()
-        };
-        self.wait.take_if(is_over);
+        let Some(over) = self.wait.as_ref().map(Sleep::deadline) else { return Ok(()) };
+        let now = with_current(|shard| shard.now()).unwrap_or_else(clock::now);
+        if now >= over {
+            // Whoever comes long after that has not waited.
+            if self.came < PROGRESS_BYTES && now < over + PROMPT {
+                return Err(self.fail(Failure::Late));
+            }
+            self.wait = None;
+        }
         Ok(())
     }
 

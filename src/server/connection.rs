@@ -89,12 +89,6 @@ where
     #[cold]
     fn attend(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(http) = &mut self.http else { return Poll::Ready(()) };
-        if self.probe.take_preface() {
-            http.speak_http2();
-            if http.poll(context).is_ready() {
-                return Poll::Ready(());
-            }
-        }
         match self.probe.end_wanted() {
             None => {}
             Some(End::Gracefully) => return self.end(context),
@@ -158,6 +152,12 @@ where
         let Some(http) = &mut this.http else { return Poll::Ready(()) };
         if http.poll(context).is_ready() {
             return Poll::Ready(());
+        }
+        if this.probe.wants_attention() && this.probe.take_preface() {
+            http.speak_http2();
+            if http.poll(context).is_ready() {
+                return Poll::Ready(());
+            }
         }
         // After the poll: a request that is already in the socket is answered before the connection ends.
         if this.open.roster.drains() && this.end(context).is_ready() {

@@ -153,7 +153,8 @@ impl Crew {
         let mut busiest = Vec::new();
         self.each(|member| {
             let settled = !settled_only || member.reports.get() >= SETTLED;
-            if settled && self.moving.serves(to, member.listener) {
+            let can = self.moving.serves(to, member.listener) && !member.probe.is_multiplexed();
+            if settled && can {
                 busiest.push((member.lately.get(), member.probe.clone()));
             }
         });

@@ -13,7 +13,7 @@ use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::Service;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -49,18 +49,22 @@ where
         }
         let (limits, ended) = (limits.clone(), Some(ended));
         if let Err(refusal) = check(&request, &limits) {
-            let (call, fate, late) = (None, None, None);
-            return Call { call, refusal: Some(refusal), fate, late, ended, is_last, limits };
+            let (call, fate, late, tunnels) = (None, None, None, false);
+            let refusal = Some(refusal);
+            return Call { call, refusal, fate, late, ended, is_last, tunnels, limits };
         }
+        let tunnels = probe.is_multiplexed() && *request.method() == Method::CONNECT;
         let (head, body) = request.into_parts();
-        let (body, fate) = Body::new(body, &limits);
+        let (body, fate) = Body::new(body, &limits, probe);
         let request = Request::from_parts(head, body);
         let call = caught(|| service.call(request));
         let refusal = call.is_none().then_some(PANICKED);
-        Call { call, refusal, fate, late: None, ended, is_last, limits }
+        Call { call, refusal, fate, late: None, ended, is_last, tunnels, limits }
     }
 }
 
+const MANY_FIELDS: Refusal =
+    Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields");
 const LONG_TARGET: Refusal = Refusal::new(StatusCode::URI_TOO_LONG, "target too long");
 const LARGE_BODY: Refusal = Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body too large");
 const LATE_BODY: Refusal = Refusal::new(StatusCode::REQUEST_TIMEOUT, "body too late");
@@ -75,6 +79,10 @@ const PANICKED: Refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "servi
 #[inline]
 fn check(request: &Request<Incoming>, limits: &ConnectionLimits) -> Result<(), Refusal> {
     strict::check(request)?;
+    // hyper itself counts only those of HTTP/1.
+    if request.headers().len() > limits.header_count as usize {
+        return Err(MANY_FIELDS);
+    }
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > limits.uri_bytes as usize {
         return Err(LONG_TARGET);
@@ -107,6 +115,8 @@ pin_project_lite::pin_project! {
         ended: Option<Ended>,
         // The connection ends after this.
         is_last: bool,
+        // It becomes a tunnel if the service agrees.
+        tunnels: bool,
         limits: Arc<ConnectionLimits>,
     }
 }
@@ -125,6 +135,9 @@ where
             Some(mut call) => match caught(|| call.as_mut().poll(context)) {
                 Some(Poll::Ready(Ok(response))) => {
                     let ended = this.ended.take().expect("it is ready once");
+                    if *this.tunnels && response.status().is_success() {
+                        ended.0.open();
+                    }
                     let answer = |body| Answer { body: Some(body), offered: false, ended };
                     let mut response = response.map(answer);
                     // What is upgraded has no next request.

@@ -18,8 +18,8 @@ pub(super) struct Seen {
     since: Instant,
     /// The client takes nothing: since when, and what had been sent then.
     stuck: Option<(Instant, u64)>,
-    /// It was told to end after the request at hand.
-    told: bool,
+    /// It was told to end after the request at hand: when, and after how many requests, of those that came in time.
+    told: Option<(Instant, u64)>,
 }
 
 /// What a connection waits for.
@@ -29,24 +29,24 @@ enum Stage {
     Silent,
     /// The rest of a head, after so many requests.
     Head(u64),
-    /// Another request, after so many.
-    Idle(u64),
+    /// Another request, after so many, and so many bytes: HTTP/2 may have much to send when the service is done with it.
+    Idle(u64, u64),
     /// The service, or its client: others see to that.
     Busy,
 }
 
 impl Stage {
     fn of(probe: &Probe) -> Stage {
-        let (begun, answered) = (probe.requests(), probe.answered());
-        if begun != answered {
+        if probe.is_busy() {
             return Stage::Busy;
         }
+        let begun = probe.requests();
         match (begun, probe.has_news()) {
             (0, false) => Stage::Silent,
             (0, true) => Stage::Head(0),
             // Of frames that are no requests there may be any number.
             (_, true) if !probe.is_multiplexed() => Stage::Head(begun),
-            _ => Stage::Idle(begun),
+            _ => Stage::Idle(begun, probe.sent()),
         }
     }
 }
@@ -54,7 +54,7 @@ impl Stage {
 impl Seen {
     /// Of a connection that was made at `began`.
     pub(super) fn new(began: Instant, now: Instant) -> Seen {
-        Seen { began, stage: Stage::Silent, since: now, stuck: None, told: false }
+        Seen { began, stage: Stage::Silent, since: now, stuck: None, told: None }
     }
 
     /// Looks. Some: its time is over.
@@ -71,29 +71,38 @@ impl Seen {
         if self.is_stuck(probe, limits.write_timeout, now) {
             return Some(End::Reset);
         }
-        if self.told {
-            // An HTTP/2 client has been asked whether it knows, and may never say so.
-            let goes = stage != Stage::Busy && is_over(self.since, Some(FAREWELL), now);
-            return goes.then_some(End::Cut);
+        if self.told.is_some() {
+            return self.stays(stage, probe, now).then_some(End::Cut);
         }
         if is_over(self.began, limits.max_age, now) {
-            return self.tell(now);
+            return self.tell(probe, now);
         }
         let (limit, end) = match stage {
             Stage::Silent => (limits.first_byte_timeout, End::Cut),
             Stage::Head(_) => (limits.header_timeout, End::Cut),
-            Stage::Idle(_) => (limits.idle_timeout, End::Gracefully),
+            Stage::Idle(..) => (limits.idle_timeout, End::Gracefully),
             Stage::Busy => return None,
         };
         match is_over(self.since, limit, now).then_some(end)? {
-            End::Gracefully => self.tell(now),
+            End::Gracefully => self.tell(probe, now),
             end => Some(end),
         }
     }
 
-    fn tell(&mut self, now: Instant) -> Option<End> {
-        (self.told, self.since) = (true, now);
+    fn tell(&mut self, probe: &Probe, now: Instant) -> Option<End> {
+        (self.told, self.since) = (Some((now, probe.requests())), now);
         Some(End::Gracefully)
+    }
+
+    /// It was told to go and does not: hyper has asked an HTTP/2 client whether it knows, which may never say so, and may ask on.
+    fn stays(&mut self, stage: Stage, probe: &Probe, now: Instant) -> bool {
+        let Some((told, requests)) = &mut self.told else { return false };
+        if !is_over(*told, Some(FAREWELL), now) {
+            *requests = probe.requests();
+            return false;
+        }
+        let is_idle = stage != Stage::Busy && is_over(self.since, Some(FAREWELL), now);
+        is_idle || probe.requests() != *requests
     }
 
     fn is_stuck(&mut self, probe: &Probe, limit: Option<Duration>, now: Instant) -> bool {
@@ -195,6 +204,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_still_to_be_sent_or_read_is_not_idle() {
+        let mut it = Looked::new();
+        it.probe.begin(true);
+        it.probe.end();
+        // An answer that the system has not taken.
+        it.probe.has_written(10_000);
+        assert_eq!([it.at(1), it.at(1000)], [None, None]);
+        it.probe.has_read();
+        assert_eq!(it.at(2000), None, "half a head behind it is nobody's fault");
+        it.probe.has_flushed();
+        // A body that the service reads after its answer, or a tunnel.
+        it.probe.open();
+        assert_eq!(it.at(3000), None);
+        it.probe.close();
+        it.probe.begin(false);
+        it.probe.end();
+        assert_eq!([it.at(3001), it.at(3075)], [None, None]);
+        // What HTTP/2 sends when it is given a window.
+        it.probe.has_written(100);
+        it.probe.has_flushed();
+        assert_eq!([it.at(3076), it.at(3150), it.at(3151)], [None, None, Some(End::Gracefully)]);
+    }
+
+    #[test]
     fn one_that_has_moved_is_idle_and_not_new() {
         let mut it = Looked::new();
         it.probe = Probe::of(7, false);
@@ -234,9 +267,13 @@ mod tests {
         it.probe.end();
         assert_eq!([it.at(1), it.at(76)], [None, Some(End::Gracefully)]);
         assert_eq!([it.at(80), it.at(81)], [None, Some(End::Cut)]);
-        // What is under way is not cut off.
+        // What is under way is not cut off, but who asks on is.
+        let mut it = Looked::new();
+        it.probe.multiplex();
         it.probe.begin(false);
-        assert_eq!(it.at(82), None);
+        assert_eq!([it.at(3600), it.at(3604), it.at(3700)], [Some(End::Gracefully), None, None]);
+        it.probe.begin(false);
+        assert_eq!(it.at(3701), Some(End::Cut));
     }
 
     #[test]

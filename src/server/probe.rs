@@ -31,6 +31,8 @@ pub(super) struct Probe {
     closes: AtomicBool,
     /// The last request had a body.
     has_body: AtomicBool,
+    /// Bodies that the service has, and streams of HTTP/2 that have become tunnels, which are never done with.
+    open: AtomicU64,
     /// It speaks HTTP/2.
     multiplexed: AtomicBool,
     /// Nonzero: the connection must look, at what follows.
@@ -102,6 +104,16 @@ impl Probe {
         }
     }
 
+    /// The service has a body, or a tunnel.
+    pub(super) fn open(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It has that body no more. It may have taken it to another thread.
+    pub(super) fn close(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// What a response had given is sent, or the response is no more.
     #[inline(always)]
     pub(super) fn unoffer(&self) {
@@ -162,6 +174,18 @@ impl Probe {
         self.reads.load(Ordering::Relaxed)
     }
 
+    /// Bytes sent so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether something is under way: a request, a body, an answer that has not been sent.
+    pub(super) fn is_busy(&self) -> bool {
+        self.requests() != self.answered()
+            || self.open.load(Ordering::Relaxed) > 0
+            || self.unflushed.load(Ordering::Relaxed)
+    }
+
     /// Something has come since the last request ended, or at all.
     pub(super) fn has_news(&self) -> bool {
         self.reads() != self.reads_at_end.load(Ordering::Relaxed)
@@ -177,7 +201,7 @@ impl Probe {
     pub(super) fn stuck_at(&self) -> Option<u64> {
         let is_stuck =
             self.blocked.load(Ordering::Relaxed) || self.offered.load(Ordering::Relaxed) as i64 > 0;
-        is_stuck.then(|| self.sent.load(Ordering::Relaxed))
+        is_stuck.then(|| self.sent())
     }
 
     /// Whether it is between two requests. To be asked when hyper has nothing to do.

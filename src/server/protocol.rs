@@ -35,6 +35,11 @@ where
     }
 }
 
+/// Bytes of requests' bodies that may be there and not read: of one stream of HTTP/2, and of all of a connection. One that is
+/// not read leaves room for the others.
+const STREAM_WINDOW: u32 = 512 << 10;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
 /// Bytes of answers that one stream of HTTP/2 may hold until they are sent.
 const STREAM_SEND_BUFFER: usize = 64 << 10;
 
@@ -56,7 +61,9 @@ fn http2<E: Clone>(limits: &ConnectionLimits, executor: &E) -> http2::Builder<E>
     http.timer(Timer)
         .max_concurrent_streams(limits.http2_streams)
         .max_header_list_size(limits.header_bytes)
-        .max_send_buf_size(STREAM_SEND_BUFFER);
+        .max_send_buf_size(STREAM_SEND_BUFFER)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
     http
 }
 
