@@ -54,6 +54,8 @@ mod spread;
 mod steer;
 mod stop;
 mod strict;
+#[cfg(feature = "tower")]
+mod tower;
 mod transport;
 mod unix;
 
@@ -85,6 +87,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use steer::Weigher;
+#[cfg(feature = "tower")]
+pub use tower::{Tower, TowerCall};
 pub use transport::into_stream;
 
 /// Settings of a server that is to be started.

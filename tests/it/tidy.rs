@@ -57,6 +57,7 @@ const NAMES: &[(&str, &[&str])] = &[
     ("tokio", &["net/", "http/", "stealing/", "cli/", "tls/"]),
     ("tokio_rustls", &["tls/"]),
     ("webpki", &["tls/"]),
+    ("tower_service", &["server/tower.rs"]),
 ];
 
 /// Pieces of code that only some files may contain.
