@@ -59,6 +59,8 @@ mod tower;
 mod transport;
 mod unix;
 
+#[cfg(feature = "tower")]
+pub use self::tower::{Tower, TowerCall};
 use crate::balance;
 use crate::balance::seats::Seats;
 use crate::error::{Error, ErrorKind};
@@ -87,8 +89,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use steer::Weigher;
-#[cfg(feature = "tower")]
-pub use tower::{Tower, TowerCall};
 pub use transport::into_stream;
 
 /// Settings of a server that is to be started.

@@ -6,6 +6,7 @@ use super::Shard;
 use super::context::with_current;
 use super::counters::{PublishedLine, ShardStats};
 use super::shared::Shared;
+use super::surroundings::Surroundings;
 use crate::blocking::Pool;
 use crate::id::{ShardId, TaskId};
 use crate::limits::Limits;
@@ -163,6 +164,11 @@ impl Fleet {
             member.published.read().turns,
             member.inbox.is_home_asleep() || member.inbox.is_closed(),
         ))
+    }
+
+    /// What its threads have around them.
+    pub(crate) fn surroundings(&self) -> &Surroundings {
+        self.pool.surroundings()
     }
 
     /// The counts of every shard, in order.

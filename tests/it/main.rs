@@ -37,6 +37,8 @@ mod tasks;
 mod threads;
 mod tidy;
 mod timers;
+#[cfg(all(feature = "tokio-context", feature = "tower"))]
+mod tokio_context;
 mod turns;
 mod wakers;
 mod watched;

@@ -54,7 +54,7 @@ const NAMES: &[(&str, &[&str])] = &[
     ("core::sync::atomic", &["sync/"]),
     ("clap", &["cli/", "main.rs"]),
     ("hyper", &["http/", "server/", "proxy/", "admin/", "cli/", "tls/"]),
-    ("tokio", &["net/", "http/", "stealing/", "cli/", "tls/"]),
+    ("tokio", &["net/", "http/", "stealing/", "cli/", "tls/", "runtime/tokio_context.rs"]),
     ("tokio_rustls", &["tls/"]),
     ("webpki", &["tls/"]),
     ("tower_service", &["server/tower.rs"]),
