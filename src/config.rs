@@ -89,11 +89,13 @@ pub struct Config {
     pub(crate) rebalance: bool,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) log: LogLevel,
+    pub(crate) logs_json: bool,
     pub(crate) drain: Duration,
     pub(crate) shard: Shard,
     pub(crate) core: Vec<Core>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) routes: Vec<Route>,
+    pub(crate) access_log: Option<AccessLog>,
     warnings: Vec<String>,
 }
 
@@ -129,6 +131,14 @@ pub(crate) struct Listener {
     pub(crate) receive_buffer: Option<u32>,
     pub(crate) send_buffer: Option<u32>,
     pub(crate) limits: ConnectionLimits,
+}
+
+/// Where a line for each request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AccessLog {
+    pub(crate) path: String,
+    /// One of [`keys::ACCESS_LOG_FORMATS`].
+    pub(crate) format: String,
 }
 
 /// What some requests get.
@@ -218,6 +228,11 @@ impl Config {
     /// What is to be logged.
     pub fn log(&self) -> LogLevel {
         self.log
+    }
+
+    /// Whether that is to be written as JSON.
+    pub fn logs_json(&self) -> bool {
+        self.logs_json
     }
 
     /// How long open requests get to finish at the end.

@@ -5,11 +5,6 @@
 //! over to another shard before anything is read. On a [Unix socket](Listen::unix) all shards accept from one. A service is made on each shard by a factory, lives
 //! there, and need be neither `Send` nor `Sync`.
 //!
-//! No service sees a request that RFC 9110 and RFC 9112 have a server refuse: without a Host, with two, or with another than the
-//! target's; with a target in a form that its method does not have; with transfer codings other than `chunked`, or an
-//! expectation other than `100-continue`. They are answered with 400, 501 and 417. A service that fails with the error of a
-//! malformed or incomplete body is answered for with 400 too.
-//!
 //! ```no_run
 //! use corelane::{Runtime, server::Server};
 //! use hyper::{Response, service::service_fn};
@@ -33,6 +28,7 @@
 
 // What each file does stands at its head.
 mod accept;
+pub(crate) mod access_log;
 mod arrival;
 mod body;
 #[cfg(feature = "config")]
@@ -72,6 +68,7 @@ use crate::runtime::{Handle, SubmitErrorKind};
 use crate::sync::live::Known;
 use crate::task::join::JoinHandle;
 use accept::{Died, Station, poll_all_ended, serve_pool, serve_shard};
+pub use access_log::{AccessLog, AccessLogBuilder, AccessLogFormat, AccessLogTarget};
 pub use body::{Body, BodyError};
 use crew::Crew;
 use event::Observer;

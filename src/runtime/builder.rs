@@ -113,7 +113,7 @@ impl Builder {
         self
     }
 
-    /// Has the shards watched from a thread of its own, and `observer` told of tasks that hold a shard up and of CPUs
+    /// Has the shards watched from a thread of its own, and `observer` told of tasks that hold a shard up, of panics, and of CPUs
     /// that go offline. It runs on that thread. Without an observer there is no such thread.
     ///
     /// The observer may shut its own runtime down, or drop it; it is not called again then. A shutdown from elsewhere

@@ -1,6 +1,7 @@
 //! The service as hyper sees it: every request is looked at before the service is asked, bounded in time while it works, and
 //! noted in the probe; a panic costs one answer, not the connection's neighbours.
 
+use super::access_log::{ConnectionLog, Record};
 use super::body::{Body, Failure, Fate};
 use super::probe::{End, Probe};
 use super::strict::{self, Refusal};
@@ -26,6 +27,7 @@ pub(super) struct Guarded<S> {
     pub(super) service: S,
     pub(super) probe: Arc<Probe>,
     pub(super) limits: Arc<ConnectionLimits>,
+    pub(super) log: Option<Arc<ConnectionLog>>,
 }
 
 /// It is never pinned by itself, and hands out no pinned reference to what it holds.
@@ -34,6 +36,7 @@ impl<S> Unpin for Guarded<S> {}
 impl<S, B> Service<Request<Incoming>> for Guarded<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
+    B: hyper::body::Body,
 {
     type Response = Response<Answer<B>>;
     type Error = S::Error;
@@ -41,9 +44,10 @@ where
 
     #[inline]
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let Guarded { service, probe, limits } = self;
+        let Guarded { service, probe, limits, log } = self;
         let number = probe.begin(!request.body().is_end_stream());
-        let ended = Ended(probe.clone());
+        let record = log.as_ref().map(|log| log.begin(&request, probe));
+        let ended = Ended { probe: probe.clone(), record };
         let is_last = number >= limits.max_requests;
         if is_last && probe.is_multiplexed() {
             probe.must_end(End::Gracefully);
@@ -125,6 +129,7 @@ pin_project_lite::pin_project! {
 impl<F, B, E> Future for Call<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
+    B: hyper::body::Body,
 {
     type Output = Result<Response<Answer<B>>, E>;
 
@@ -135,9 +140,10 @@ where
             None => this.refusal.expect("one of them is there"),
             Some(mut call) => match caught(|| call.as_mut().poll(context)) {
                 Some(Poll::Ready(Ok(response))) => {
-                    let ended = this.ended.take().expect("it is ready once");
+                    let mut ended = this.ended.take().expect("it is ready once");
+                    ended.answer(&response);
                     if *this.tunnels && response.status().is_success() {
-                        ended.0.open();
+                        ended.probe.open();
                     }
                     let answer = |body| Answer { body: Some(body), offered: false, ended };
                     let mut response = response.map(answer);
@@ -165,7 +171,8 @@ where
         };
         // What it holds is let go of now, not when the answer has been sent.
         caught(|| this.call.set(None));
-        let ended = this.ended.take().expect("it is ready once");
+        let mut ended = this.ended.take().expect("it is ready once");
+        ended.refuse(refusal.status);
         let mut response = Response::new(Answer { body: None, offered: false, ended });
         *response.status_mut() = refusal.status;
         let reason = ReasonPhrase::from_static(refusal.reason.as_bytes());
@@ -183,12 +190,35 @@ fn close_after<B>(response: &mut Response<B>) {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
-/// Counts a request when it is done with.
-struct Ended(Arc<Probe>);
+/// Counts a request when it is done with, and has it logged.
+struct Ended {
+    probe: Arc<Probe>,
+    record: Option<Box<Record>>,
+}
+
+impl Ended {
+    #[inline]
+    fn answer<B: hyper::body::Body>(&mut self, response: &Response<B>) {
+        if let Some(record) = &mut self.record {
+            record.answer(response);
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, status: StatusCode) {
+        if let Some(record) = &mut self.record {
+            record.refuse(status);
+        }
+    }
+}
 
 impl Drop for Ended {
+    #[inline]
     fn drop(&mut self) {
-        self.0.end();
+        self.probe.end();
+        if let Some(record) = self.record.take() {
+            record.end(&self.probe);
+        }
     }
 }
 
@@ -206,7 +236,7 @@ pin_project_lite::pin_project! {
     impl<B> PinnedDrop for Answer<B> {
         fn drop(this: Pin<&mut Self>) {
             if this.offered {
-                this.ended.0.unoffer();
+                this.ended.probe.unoffer();
             }
         }
     }
@@ -223,13 +253,20 @@ impl<B: hyper::body::Body> hyper::body::Body for Answer<B> {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
         if std::mem::take(this.offered) {
-            this.ended.0.unoffer();
+            this.ended.probe.unoffer();
         }
-        let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
-        let frame = body.poll_frame(context);
+        let Some(mut body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
+        let frame = body.as_mut().poll_frame(context);
         if matches!(frame, Poll::Ready(Some(Ok(_)))) {
             *this.offered = true;
-            this.ended.0.offer();
+            this.ended.probe.offer();
+        }
+        if let (Some(record), Poll::Ready(given)) = (&mut this.ended.record, &frame) {
+            match given {
+                None => record.take(None, &*body),
+                Some(Ok(frame)) => record.take(Some(frame), &*body),
+                Some(Err(_)) => {}
+            }
         }
         frame
     }

@@ -166,6 +166,11 @@ impl Fleet {
         ))
     }
 
+    /// Panics of tasks that a shard has published.
+    pub(crate) fn panics(&self, shard: ShardId) -> u64 {
+        self.members.get(shard.index()).map_or(0, |member| member.published.read().panics)
+    }
+
     /// What its threads have around them.
     pub(crate) fn surroundings(&self) -> &Surroundings {
         self.pool.surroundings()
