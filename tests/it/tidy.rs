@@ -31,7 +31,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (2, &["park.rs", "task/", "mesh/"]),
     (3, &["reactor/", "shard/", "stealing/", "blocking.rs"]),
     (4, &["net/", "time/", "signal.rs", "http/", "tls/", "task/coop.rs", "runtime/spawn.rs"]),
-    (5, &["runtime/", "server/", "proxy/", "admin/", "task.rs", "task/join_set.rs"]),
+    (5, &["runtime/", "server/", "tracing.rs", "proxy/", "admin/", "task.rs", "task/join_set.rs"]),
     (6, &["cli/", "main.rs", "lib.rs", "models/"]),
 ];
 
