@@ -47,7 +47,7 @@ where
         let Guarded { service, probe, limits, log } = self;
         let number = probe.begin(!request.body().is_end_stream());
         let record = log.as_ref().map(|log| log.begin(&request, probe));
-        let ended = Ended { probe: probe.clone(), record };
+        let ended = Ended::new(probe, record);
         let is_last = number >= limits.max_requests;
         if is_last && probe.is_multiplexed() {
             probe.must_end(End::Gracefully);
@@ -141,11 +141,13 @@ where
             Some(mut call) => match caught(|| call.as_mut().poll(context)) {
                 Some(Poll::Ready(Ok(response))) => {
                     let mut ended = this.ended.take().expect("it is ready once");
-                    ended.answer(&response);
-                    if *this.tunnels && response.status().is_success() {
-                        ended.probe.open();
+                    if let Some(record) = ended.record() {
+                        record.answer(&response);
                     }
-                    let answer = |body| Answer { body: Some(body), offered: false, ended };
+                    if *this.tunnels && response.status().is_success() {
+                        ended.probe().open();
+                    }
+                    let answer = |body| Answer { body: Some(body), ended };
                     let mut response = response.map(answer);
                     // What is upgraded has no next request.
                     if *this.is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -172,8 +174,8 @@ where
         // What it holds is let go of now, not when the answer has been sent.
         caught(|| this.call.set(None));
         let mut ended = this.ended.take().expect("it is ready once");
-        ended.refuse(refusal.status);
-        let mut response = Response::new(Answer { body: None, offered: false, ended });
+        ended.record().into_iter().for_each(|record| record.refuse(refusal.status));
+        let mut response = Response::new(Answer { body: None, ended });
         *response.status_mut() = refusal.status;
         let reason = ReasonPhrase::from_static(refusal.reason.as_bytes());
         response.extensions_mut().insert(reason);
@@ -191,23 +193,64 @@ fn close_after<B>(response: &mut Response<B>) {
 }
 
 /// Counts a request when it is done with, and has it logged.
-struct Ended {
-    probe: Arc<Probe>,
-    record: Option<Box<Record>>,
+///
+/// Without a log it takes no more room than the two words of the other case: what moves through hyper is to stay small.
+enum Ended {
+    /// `offered`: the answer has given something and was not asked for more.
+    Plain {
+        probe: Arc<Probe>,
+        offered: bool,
+    },
+    Logged {
+        record: Box<Record>,
+        offered: bool,
+    },
 }
 
 impl Ended {
-    #[inline]
-    fn answer<B: hyper::body::Body>(&mut self, response: &Response<B>) {
-        if let Some(record) = &mut self.record {
-            record.answer(response);
+    #[inline(always)]
+    fn new(probe: &Arc<Probe>, record: Option<Box<Record>>) -> Ended {
+        match record {
+            None => Ended::Plain { probe: probe.clone(), offered: false },
+            Some(record) => Ended::Logged { record, offered: false },
         }
     }
 
-    #[cold]
-    fn refuse(&mut self, status: StatusCode) {
-        if let Some(record) = &mut self.record {
-            record.refuse(status);
+    #[inline(always)]
+    fn probe(&self) -> &Probe {
+        match self {
+            Ended::Plain { probe, .. } => probe,
+            Ended::Logged { record, .. } => record.probe(),
+        }
+    }
+
+    #[inline(always)]
+    fn record(&mut self) -> Option<&mut Record> {
+        match self {
+            Ended::Plain { .. } => None,
+            Ended::Logged { record, .. } => Some(record),
+        }
+    }
+
+    #[inline(always)]
+    fn is_offered(&mut self) -> &mut bool {
+        match self {
+            Ended::Plain { offered, .. } | Ended::Logged { offered, .. } => offered,
+        }
+    }
+
+    /// The answer has given something.
+    #[inline(always)]
+    fn offer(&mut self) {
+        *self.is_offered() = true;
+        self.probe().offer();
+    }
+
+    /// The answer is asked for more, or is no more.
+    #[inline(always)]
+    fn unoffer(&mut self) {
+        if std::mem::take(self.is_offered()) {
+            self.probe().unoffer();
         }
     }
 }
@@ -215,9 +258,10 @@ impl Ended {
 impl Drop for Ended {
     #[inline]
     fn drop(&mut self) {
-        self.probe.end();
-        if let Some(record) = self.record.take() {
-            record.end(&self.probe);
+        self.unoffer();
+        match self {
+            Ended::Plain { probe, .. } => probe.end(),
+            Ended::Logged { record, .. } => record.end(),
         }
     }
 }
@@ -228,17 +272,7 @@ pin_project_lite::pin_project! {
         // None: it is empty.
         #[pin]
         body: Option<B>,
-        // It has given something and was not asked for more.
-        offered: bool,
         ended: Ended,
-    }
-
-    impl<B> PinnedDrop for Answer<B> {
-        fn drop(this: Pin<&mut Self>) {
-            if this.offered {
-                this.ended.probe.unoffer();
-            }
-        }
     }
 }
 
@@ -252,16 +286,13 @@ impl<B: hyper::body::Body> hyper::body::Body for Answer<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
-        if std::mem::take(this.offered) {
-            this.ended.probe.unoffer();
-        }
+        this.ended.unoffer();
         let Some(mut body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
         let frame = body.as_mut().poll_frame(context);
         if matches!(frame, Poll::Ready(Some(Ok(_)))) {
-            *this.offered = true;
-            this.ended.probe.offer();
+            this.ended.offer();
         }
-        if let (Some(record), Poll::Ready(given)) = (&mut this.ended.record, &frame) {
+        if let (Some(record), Poll::Ready(given)) = (this.ended.record(), &frame) {
             match given {
                 None => record.take(None, &*body),
                 Some(Ok(frame)) => record.take(Some(frame), &*body),

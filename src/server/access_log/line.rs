@@ -8,6 +8,7 @@ use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue, REFERER, USER_AGEN
 use hyper::{Request, Version};
 
 /// The part of a line that is known when a request comes.
+#[derive(Default)]
 pub(super) struct Asked {
     pub(super) text: Vec<u8>,
     /// Where the part of the answer is to stand in it.

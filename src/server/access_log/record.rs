@@ -15,7 +15,7 @@ use hyper::header::CONTENT_LENGTH;
 use hyper::{Method, Request, Response, StatusCode};
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One connection, as its requests' lines know it.
 pub(in crate::server) struct ConnectionLog {
@@ -42,7 +42,7 @@ impl ConnectionLog {
     pub(in crate::server) fn begin<B>(
         self: &Arc<Self>,
         request: &Request<B>,
-        probe: &Probe,
+        probe: &Arc<Probe>,
     ) -> Box<Record> {
         let format = self.log.format();
         let asked = line::request(format, request);
@@ -51,7 +51,7 @@ impl ConnectionLog {
         let entry = Entry {
             format,
             asked,
-            began,
+            began: Some(began),
             sent_before,
             is_head,
             status: None,
@@ -59,7 +59,7 @@ impl ConnectionLog {
             bytes: 0,
             whole: false,
         };
-        Box::new(Record { connection: self.clone(), entry })
+        Box::new(Record { connection: self.clone(), probe: probe.clone(), entry })
     }
 
     /// Writes the lines of what was sent meanwhile. `is_over`: nothing more is sent.
@@ -100,7 +100,9 @@ impl ConnectionLog {
                     }
                 }
                 push_member(line, "duration_us");
-                let took = stamp.now.saturating_duration_since(entry.began);
+                let took = entry
+                    .began
+                    .map_or(Duration::ZERO, |began| stamp.now.saturating_duration_since(began));
                 push_number(line, took.as_micros() as u64);
                 if let Some(shard) = shard {
                     push_member(line, "shard");
@@ -128,13 +130,15 @@ const LINE_MAX: usize = 256;
 /// A request, until its answer has been sent.
 pub(in crate::server) struct Record {
     connection: Arc<ConnectionLog>,
+    probe: Arc<Probe>,
     entry: Entry,
 }
 
+#[derive(Default)]
 struct Entry {
     format: AccessLogFormat,
     asked: Asked,
-    began: Instant,
+    began: Option<Instant>,
     /// Bytes that the connection had sent when the request came.
     sent_before: u64,
     is_head: bool,
@@ -179,9 +183,15 @@ impl Record {
             frame.is_none() || body.is_end_stream() || entry.expected == Some(entry.bytes);
     }
 
+    pub(in crate::server) fn probe(&self) -> &Probe {
+        &self.probe
+    }
+
     /// Hyper is done with it.
-    pub(in crate::server) fn end(self, probe: &Probe) {
-        let Record { connection, entry } = self;
+    pub(in crate::server) fn end(&mut self) {
+        let Record { connection, probe, entry } = self;
+        probe.end();
+        let entry = std::mem::take(entry);
         if probe.is_multiplexed() || entry.status.is_none() {
             connection.write(&entry);
         } else {
