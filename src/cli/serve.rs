@@ -60,6 +60,14 @@ pub(super) struct Flags {
     #[arg(long, value_parser = PossibleValuesParser::new(keys::SWITCHES))]
     pub(super) rebalance: Option<String>,
 
+    /// HTTPS: a PEM file with the certificate and those who issued it; --key has its key.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(super) certificate: Option<PathBuf>,
+
+    /// HTTPS: a PEM file with the private key of --certificate.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub(super) key: Option<PathBuf>,
+
     /// Seconds that open requests get to finish after a signal [default: 10].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=3600))]
     pub(super) drain_seconds: Option<u32>,
@@ -128,7 +136,7 @@ fn placement(runtime: &Runtime, config: &Config) -> String {
         };
         lines.push_str(&format!("{} on {}, {pinned}\n", info.shard, info.cpu));
     }
-    for warning in config.warnings() {
+    for warning in config.warnings().iter().chain(config.expired()) {
         lines.push_str(&format!("warning: {warning}\n"));
     }
     lines
@@ -136,8 +144,12 @@ fn placement(runtime: &Runtime, config: &Config) -> String {
 
 /// Those lines and one per listener, on standard output.
 fn say(mut lines: String, server: &Server, log: &Log) {
-    for address in server.listen_addrs() {
-        let scheme = if address.as_tcp().is_some() { "http://" } else { "" };
+    for (number, address) in server.listen_addrs().iter().enumerate() {
+        let scheme = match (address.as_tcp(), server.is_secure(number)) {
+            (Some(_), false) => "http://",
+            (Some(_), true) => "https://",
+            (None, _) => "",
+        };
         lines.push_str(&format!("listening on {scheme}{address}\n"));
     }
     // Neither a closed standard output nor one that nobody reads is a reason not to serve: a thread of its own may wait.
@@ -165,7 +177,7 @@ fn wait_a_little(writer: &std::thread::JoinHandle<()>) {
 
 /// Logs what the server tells, at most a line a second of each kind.
 fn observer(log: Log) -> impl Fn(Event) + Send + Sync {
-    let limits = Mutex::new([(); 5].map(|()| OncePerSecond::new()));
+    let limits = Mutex::new([(); 7].map(|()| OncePerSecond::new()));
     move |event| {
         let (kind, level, text) = match event {
             Event::AcceptLost { shard, error } => {
@@ -188,6 +200,16 @@ fn observer(log: Log) -> impl Fn(Event) + Send + Sync {
             Event::ListenerDied { shard, address, error } => {
                 let text = format!("{shard}: the listener of {address} has failed: {error}");
                 (2, LogLevel::Error, text)
+            }
+            Event::HandshakeFailed { shard, peer, error } => {
+                let text = format!("{shard}: {peer} has not come as far as HTTP: {error}");
+                (5, LogLevel::Info, text)
+            }
+            Event::Full { shard } => {
+                let text = format!(
+                    "{shard}: there are as many connections as there may be; one was turned away"
+                );
+                (6, LogLevel::Warning, text)
             }
             Event::NotSteered { address, error } => {
                 let text = format!(

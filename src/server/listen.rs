@@ -1,13 +1,14 @@
 //! Where a server listens, and binding it: every address once for each of its shards, a path once for all, or nothing.
 
+use super::secure::Security;
 use super::steer::{Group, Place};
+use super::terms::{LiveTerms, Terms};
 use super::unix;
 use crate::balance::Policy;
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
 use crate::limits::ConnectionLimits;
 use crate::listen_addr::{ListenAddr, unfit_path};
-use crate::sync::live::{Known, Live};
 use crate::sys::socket::{ListenOptions, listen, overlap, port_is_taken};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ pub struct Listen {
     pub(super) options: ListenOptions,
     pub(super) share: bool,
     pub(super) limits: ConnectionLimits,
+    pub(super) security: Security,
+    pub(super) proxied: bool,
     pub(super) balance: Policy,
     pub(super) shards: Option<Vec<ShardId>>,
     pub(super) mode: Option<u32>,
@@ -88,6 +91,8 @@ impl Listen {
             options,
             share: false,
             limits: ConnectionLimits::default(),
+            security: Security::default(),
+            proxied: false,
             balance: Policy::default(),
             shards: None,
             mode: None,
@@ -168,6 +173,32 @@ impl Listen {
         self
     }
 
+    /// Whether a proxy in front of it says who has connected, by a header of the PROXY protocol, version 1 or 2, before anything
+    /// else ([its specification](https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt)). What it says is
+    /// [the peer](super::ConnectionInfo::peer), and believed, so nobody but the proxy may be able to connect here. Who sends no such header
+    /// is cut off. Default false.
+    pub fn proxied(mut self, proxied: bool) -> Self {
+        self.proxied = proxied;
+        self
+    }
+
+    /// HTTPS: connections begin with a handshake, and speak the version of HTTP that is agreed on in it; without that HTTP/1.
+    /// A clone may be kept to [reload](crate::tls::Tls::reload) it. Such connections stay where they were accepted, or handed over to:
+    /// [`rebalance`](super::Builder::rebalance) does not move them.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use corelane::{server::{Listen, Server}, tls::Tls};
+    /// let tls = Tls::builder().certificate("chain.pem", "key.pem").build()?;
+    /// let server = Server::builder().listen_with(Listen::new("0.0.0.0:443".parse()?).tls(tls.clone()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
+        self.security = Security::of(tls);
+        self
+    }
+
     /// Which of its shards gets a connection, one of those that [serve it](Self::shards). Default: [`Policy::Hash`], the only
     /// one of a [Unix socket](Self::unix). In work-stealing mode it means nothing: any worker serves any connection.
     pub fn balance(mut self, policy: Policy) -> Self {
@@ -238,14 +269,11 @@ impl Listen {
     }
 }
 
-/// Limits that can be replaced while connections come.
-pub(super) type LiveLimits = Arc<Live<ConnectionLimits>>;
-
 /// Sockets that listen, grouped by the shard that will own them.
 pub(super) struct Bound {
     pub(super) addresses: Vec<ListenAddr>,
     /// For each address.
-    pub(super) limits: Vec<LiveLimits>,
+    pub(super) terms: Vec<LiveTerms>,
     pub(super) by_shard: Vec<Sockets>,
     /// Those of TCP, in their order, and one group for each.
     pub(super) local_addrs: Vec<SocketAddr>,
@@ -265,7 +293,7 @@ pub(super) struct Sockets {
 pub(super) struct Listening {
     pub(super) socket: TcpListener,
     pub(super) backlog: u32,
-    pub(super) limits: Known<ConnectionLimits>,
+    pub(super) terms: Terms,
     /// Which of the addresses, in the order in which they were given.
     pub(super) number: usize,
     /// Its place among the sockets of that address. After `socket`, which is to be closed first.
@@ -276,7 +304,7 @@ pub(super) struct Listening {
 pub(super) fn bind_all(wanted: &[Listen], shards: usize) -> Result<Bound, Error> {
     let mut bound = Bound {
         addresses: Vec::new(),
-        limits: Vec::new(),
+        terms: Vec::new(),
         by_shard: (0..shards).map(|_| Sockets::default()).collect(),
         local_addrs: Vec::new(),
         groups: Vec::new(),
@@ -285,16 +313,16 @@ pub(super) fn bind_all(wanted: &[Listen], shards: usize) -> Result<Bound, Error>
     for (number, wanted) in wanted.iter().enumerate() {
         wanted.check()?;
         let shards = wanted.on(shards)?;
-        let limits = Arc::new(Live::new(wanted.limits.clone()));
+        let terms = LiveTerms::new(wanted);
         let address = match wanted.address {
-            ListenAddr::Tcp(address) => bound.tcp(address, wanted, number, shards, &limits)?.into(),
+            ListenAddr::Tcp(address) => bound.tcp(address, wanted, number, shards, &terms)?.into(),
             ListenAddr::Unix(_) => {
-                bound.unix(wanted, number, &shards, &limits)?;
+                bound.unix(wanted, number, &shards, &terms)?;
                 wanted.address.clone()
             }
         };
         bound.addresses.push(address);
-        bound.limits.push(limits);
+        bound.terms.push(terms);
     }
     Ok(bound)
 }
@@ -307,7 +335,7 @@ impl Bound {
         wanted: &Listen,
         number: usize,
         shards: Vec<usize>,
-        limits: &LiveLimits,
+        terms: &LiveTerms,
     ) -> Result<SocketAddr, Error> {
         // With SO_REUSEPORT a second instance of a program would silently share the port with the first.
         match port_is_taken(address, wanted.share, wanted.options.only_v6) {
@@ -322,8 +350,8 @@ impl Bound {
             let place = Group::enter(&group, shard, &socket).map_err(failed)?;
             // The first socket of port 0 gets a port, which the others share.
             address = socket.local_addr().map_err(failed)?;
-            let (backlog, limits) = (wanted.options.backlog, Known::new(limits.clone()));
-            let listening = Listening { socket, backlog, limits, number, place };
+            let backlog = wanted.options.backlog;
+            let listening = Listening { socket, backlog, terms: terms.here(), number, place };
             self.by_shard[shard].tcp.push(listening);
         }
         self.groups.push(group);
@@ -336,9 +364,9 @@ impl Bound {
         wanted: &Listen,
         number: usize,
         shards: &[usize],
-        limits: &LiveLimits,
+        terms: &LiveTerms,
     ) -> Result<(), Error> {
-        let (group, sockets) = unix::Group::bind(wanted, number, shards, limits, &self.paths)?;
+        let (group, sockets) = unix::Group::bind(wanted, number, shards, terms, &self.paths)?;
         for (&shard, listening) in shards.iter().zip(sockets) {
             self.by_shard[shard].unix.push(listening);
         }

@@ -2,7 +2,7 @@
 
 use super::{Checker, First, number};
 use crate::balance::Policy;
-use crate::config::draft::DEFAULT_LISTENER;
+use crate::config::draft::Draft;
 use crate::config::keys::{self, Key};
 use crate::config::problem::{Place, Problem};
 use crate::config::value::Table;
@@ -10,22 +10,16 @@ use crate::config::{Listener, address};
 use crate::limits::ConnectionLimits;
 use crate::listen_addr::ListenAddr;
 use crate::sys::socket;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-
-/// Where a server listens that was not told where.
-const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 impl Checker<'_> {
     pub(super) fn listeners(&mut self) -> Vec<Listener> {
         let draft = self.draft;
-        if draft.listeners.is_empty() {
-            let address = DEFAULT_ADDRESS.into();
-            return vec![listener(&Table::default(), DEFAULT_LISTENER.into(), address)];
-        }
         let (mut names, mut listeners) = (First::default(), Vec::<Listener>::new());
         let mut places: Vec<Place> = Vec::new();
-        for table in &draft.listeners {
+        let default = [Draft::default_listener()];
+        let given = if draft.listeners.is_empty() { &default[..] } else { &draft.listeners };
+        for table in given {
             let name = table.text(&keys::NAME);
             if let Some(name) = &name {
                 let place = table.place(&keys::NAME);
@@ -50,6 +44,7 @@ impl Checker<'_> {
                 self.twice(place.clone(), &what, places[other].clone());
             }
             self.kind_of_socket(table, &new);
+            let new = Listener { tls: self.tls(table, new.limits.http2), ..new };
             listeners.push(new);
             places.push(place);
         }
@@ -150,11 +145,14 @@ fn listener(table: &Table, name: String, address: ListenAddr) -> Listener {
         receive_buffer: table.count(&keys::RECEIVE_BUFFER).map(|bytes| bytes as u32),
         send_buffer: table.count(&keys::SEND_BUFFER).map(|bytes| bytes as u32),
         limits: limits(table),
+        proxied: table.flag(&keys::PROXIED).unwrap_or_default(),
+        tls: None,
     }
 }
 
 fn limits(table: &Table) -> ConnectionLimits {
     ConnectionLimits {
+        handshake_timeout: table.time(&keys::HANDSHAKE_TIMEOUT),
         first_byte_timeout: table.time(&keys::FIRST_BYTE_TIMEOUT),
         header_timeout: table.time(&keys::HEADER_TIMEOUT),
         body_timeout: table.time(&keys::BODY_TIMEOUT),

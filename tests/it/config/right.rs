@@ -17,12 +17,10 @@ fn shipped() -> Vec<std::path::PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     let files = std::fs::read_dir(directory).expect("configs");
     let paths = files.map(|file| file.expect("a file").path());
-    // A scenario is another kind of file.
-    paths
-        .filter(|path| {
-            path.extension().is_some_and(|end| end == "toml") && !path.ends_with("scenario.toml")
-        })
-        .collect()
+    // A scenario is another kind of file, and that for HTTPS wants certificates beside it.
+    let others = |path: &Path| path.ends_with("scenario.toml") || path.ends_with("https.toml");
+    let is_one = |path: &Path| path.extension().is_some_and(|end| end == "toml") && !others(path);
+    paths.filter(|path| is_one(path)).collect()
 }
 
 #[track_caller]
