@@ -2,7 +2,8 @@
 //!
 //! Every shard has a listening socket of its own on the same port (`SO_REUSEPORT`), accepts from it, and serves what it
 //! accepted; the kernel spreads connections over the sockets, and a [`Policy`](crate::balance::Policy) may have them handed
-//! over to another shard before anything is read. On a [Unix socket](Listen::unix) all shards accept from one. A service is made on each shard by a factory, lives
+//! over to another shard before anything is read. From a [Unix socket](Listen::unix), or one that was
+//! [handed over](Listen::inherited), all shards accept. A service is made on each shard by a factory, lives
 //! there, and need be neither `Send` nor `Sync`.
 //!
 //! ```no_run
@@ -55,13 +56,13 @@ mod secure;
 #[cfg(not(feature = "tls"))]
 #[path = "server/insecure.rs"]
 mod secure;
+mod shared;
 mod spread;
 mod steer;
 mod stop;
 mod strict;
 mod terms;
 mod transport;
-mod unix;
 
 use crate::balance;
 use crate::balance::seats::Seats;
@@ -104,9 +105,12 @@ pub struct Server {
     /// The number of its crews, if connections may move.
     moving: Option<u64>,
     handle: Handle,
-    /// The sockets of each TCP address, and the shards of each path; none in a pool.
+    /// The sockets of each TCP address, and the shards of each socket that there is once; none in a pool.
     groups: Vec<Arc<steer::Group>>,
-    paths: Vec<Arc<unix::Group>>,
+    /// Which listeners those are, and their addresses.
+    grouped: Vec<usize>,
+    group_addrs: Vec<SocketAddr>,
+    shared: Vec<Arc<shared::Group>>,
     /// None in a pool.
     weigher: Option<Weigher>,
     shards: Vec<JoinHandle<Result<(), Died>>>,
@@ -130,10 +134,9 @@ impl Server {
         &self.addresses
     }
 
-    /// Where the sockets of a TCP listener are among the groups.
+    /// Where the sockets of a listener are among the groups: those that there is one of for each shard have one.
     fn group_of(&self, listener: usize) -> Option<usize> {
-        self.addresses.get(listener)?.as_tcp()?;
-        Some(self.addresses[..listener].iter().filter_map(ListenAddr::as_tcp).count())
+        self.grouped.iter().position(|grouped| *grouped == listener)
     }
 
     /// Whether connections of an address are encrypted. `listener` is its place in the order in which they were given.

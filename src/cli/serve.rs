@@ -38,9 +38,9 @@ pub(super) struct Options {
 /// The flags that take the place of what a file or the environment says.
 #[derive(clap::Args, Clone)]
 pub(super) struct Flags {
-    /// Address and port to listen on, as 127.0.0.1:8080 or [::1]:8080, or a Unix socket, as unix:/run/app.sock; may be
-    /// given several times. Port 0 lets the system choose [default: 127.0.0.1:8080].
-    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH", value_parser = crate::config::address::parse_listen)]
+    /// Address and port to listen on, as 127.0.0.1:8080 or [::1]:8080, a Unix socket, as unix:/run/app.sock, or one that a
+    /// service manager hands over, as inherited:NAME; may be given several times. Port 0 lets the system choose [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH|inherited:NAME", value_parser = crate::config::address::parse_listen)]
     pub(super) listen: Vec<ListenAddr>,
 
     /// CPUs that get a shard: all, physical, a count (4), or a list (0,1 or 0-3,8 or cpu:1) [default: all].

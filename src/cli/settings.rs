@@ -59,6 +59,9 @@ impl Given {
                         let path = path.to_string_lossy().into_owned();
                         table.set(&keys::SOCKET_PATH, Value::Text(path), flag());
                     }
+                    ListenAddr::Inherited(name) => {
+                        table.set(&keys::INHERITED, Value::Text(name.clone()), flag());
+                    }
                 }
                 table
             };

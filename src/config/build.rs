@@ -219,6 +219,14 @@ impl ListenerConfig {
         ListenerConfig(table)
     }
 
+    /// A socket that a service manager hands over, as `inherited` in a file.
+    pub fn inherited(name: impl Into<String>, socket: impl Into<String>) -> Self {
+        let mut table = Table::default();
+        table.set(&keys::NAME, Value::Text(name.into()), Origin::Code);
+        table.set(&keys::INHERITED, Value::Text(socket.into()), Origin::Code);
+        ListenerConfig(table)
+    }
+
     fn table(&mut self) -> &mut Table {
         &mut self.0
     }

@@ -41,10 +41,12 @@ fn means_nothing(key: &Key, table: &Table) -> bool {
         return table.get(&keys::CLIENT_AUTHORITIES).is_none();
     }
     let is_one_of = |keys: &[&Key]| keys.iter().any(|&other| std::ptr::eq(other, key));
-    match table.get(&keys::SOCKET_PATH) {
-        Some(_) => is_one_of(keys::TCP_ONLY) || is_one_of(&[&keys::ADDRESS]),
-        None => is_one_of(keys::UNIX_ONLY) || is_one_of(&[&keys::SOCKET_PATH]),
+    if is_one_of(keys::LISTENER.one_of) {
+        return table.get(key).is_none();
     }
+    let has = |key| table.get(key).is_some();
+    (is_one_of(keys::TCP_ONLY) && !has(&keys::ADDRESS))
+        || (is_one_of(keys::UNIX_ONLY) && !has(&keys::SOCKET_PATH))
 }
 
 impl Page<'_> {

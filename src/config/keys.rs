@@ -191,9 +191,11 @@ keys! {
     LISTENER_KEYS;
     NAME = "name", Kind::Name, Wrong, FIXED, "What cores and routes call it.";
     ADDRESS = "address", Kind::Address, Tells, FIXED,
-        "Address and port to listen on, as \"127.0.0.1:8080\" or \"[::1]:8080\". Port 0 lets the system choose. Without it: path says where.";
+        "Address and port to listen on, as \"127.0.0.1:8080\" or \"[::1]:8080\". Port 0 lets the system choose. Without it: path or inherited says where.";
     SOCKET_PATH = "path", Kind::SocketPath, Tells, FIXED,
-        "Path of a Unix socket to listen on; a relative one begins at the working directory. Without it: address says where.";
+        "Path of a Unix socket to listen on; a relative one begins at the working directory. Without it: address or inherited says where.";
+    INHERITED = "inherited", Kind::Name, Tells, FIXED,
+        "The name or the number of a listening socket that a service manager hands over (systemd's FileDescriptorName). Without it: address or path says where.";
     SOCKET_MODE = "mode", Kind::FileMode, Tells, FIXED,
         "Who may connect to the Unix socket, as chmod has it: \"0660\" is its user and group. Without it: as the umask says.";
     BACKLOG = "backlog", count(1, 65_535), Is(|| Value::Count(crate::sys::socket::DEFAULT_BACKLOG.into())), FIXED,
@@ -266,7 +268,7 @@ keys! {
     KEY = "key", Kind::Text, Wrong, LIVE, "A PEM file with its private key.";
 }
 
-/// Keys of a listener that mean nothing on a Unix socket, or nothing on an internet address.
+/// Keys of a listener that mean nothing on a Unix socket, or nothing on an internet address. On a socket that is handed over neither do.
 pub(crate) static TCP_ONLY: &[&Key] = &[&SHARE, &ONLY_V6, &NODELAY, &KEEPALIVE, &RECEIVE_BUFFER];
 pub(crate) static UNIX_ONLY: &[&Key] = &[&SOCKET_MODE];
 
@@ -330,9 +332,9 @@ pub(crate) static CORE: Section = Section {
 pub(crate) static LISTENER: Section = Section {
     name: "listener",
     repeated: true,
-    doc: "An address to listen on, or the path of a Unix socket.",
+    doc: "An address to listen on, the path of a Unix socket, or a socket that is handed over.",
     keys: LISTENER_KEYS,
-    one_of: &[&ADDRESS, &SOCKET_PATH],
+    one_of: &[&ADDRESS, &SOCKET_PATH, &INHERITED],
 };
 
 pub(crate) static ROUTE: Section = Section {

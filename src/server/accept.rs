@@ -15,10 +15,10 @@ use super::protocol::{Anywhere, Http, Settings};
 use super::rebalance::Moving;
 use super::roster::Roster;
 use super::secure::Socket;
+use super::shared::{self, Queue};
 use super::spread::{Part, Spread};
 use super::terms::Terms;
 use super::transport::Stream;
-use super::unix;
 use crate::balance::seats::{Counted, Seat};
 use crate::http::Executor;
 use crate::id::ShardId;
@@ -27,6 +27,7 @@ use crate::listen_addr::ListenAddr;
 use crate::net::{Accepted, Acceptor, Listener, TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::runtime::shutdown_requested;
 use crate::shard::context::with_current;
+use crate::sys::handed::Handed;
 use crate::sys::socket::set_send_buffer_size;
 use crate::task::failure::JoinError;
 use crate::task::join::JoinHandle;
@@ -37,6 +38,7 @@ use std::borrow::Borrow;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -160,29 +162,31 @@ where
         };
         crate::spawn_local(accept_tcp(listener, serve, observer.clone()))
     };
-    let accept_unix = |listener: unix::Listening| {
+    let accept_shared = |listener: shared::Listening| {
         let (serving, seat, door) = (serving.clone(), seat.clone(), door.clone());
-        let number = listener.number;
-        let serve = move |stream: UnixStream, terms: &Terms| {
-            let (peer, counted) = (Peer::of_unix(&stream), Counted::new(&seat));
-            let (arrival, before) = terms.accepted(stream, number, peer, Some(counted));
-            if arrival.is_too_many() {
-                let rest = door.turn_away(arrival.stream, before.is_nothing());
-                return drop(rest.map(crate::spawn_local));
+        let (number, observer) = (listener.number, observer.clone());
+        let counted = move || Some(Counted::new(&seat));
+        match listener.socket {
+            Handed::Tcp(socket) => {
+                let serve = move |stream: TcpStream, peer, terms: &Terms| {
+                    let new = terms.accepted(stream, number, Peer::Tcp(peer), counted());
+                    serving.spawn_local(new, &door);
+                };
+                let socket = || TcpListener::from_std(socket);
+                crate::spawn_local(accept_shared(socket, listener.queue, serve, observer))
             }
-            let of_unix = serving.clone();
-            let go_on = move |arrival: Arrival<UnixStream>| {
-                drop(crate::spawn_local(of_unix.connection(arrival.opened(), Executor, stays)));
-            };
-            if before.is_nothing() {
-                return go_on(arrival);
+            Handed::Unix(socket) => {
+                let serve = move |stream: UnixStream, _, terms: &Terms| {
+                    let peer = Peer::of_unix(&stream);
+                    serving.spawn_local(terms.accepted(stream, number, peer, counted()), &door);
+                };
+                let socket = || UnixListener::from_std(socket);
+                crate::spawn_local(accept_shared(socket, listener.queue, serve, observer))
             }
-            drop(crate::spawn_local(begin(serving.clone(), arrival, before, Executor, go_on)));
-        };
-        crate::spawn_local(accept_unix(listener, serve, observer.clone()))
+        }
     };
     let mut tasks: Vec<_> = sockets.tcp.into_iter().zip(spreads).map(accept).collect();
-    tasks.extend(sockets.unix.into_iter().map(accept_unix));
+    tasks.extend(sockets.shared.into_iter().map(accept_shared));
     let tasks = Accepting(tasks);
     drop(crate::spawn_local(roster.clone().go_round()));
     // On its own, because the connections must be told even if every listener has died before.
@@ -227,6 +231,35 @@ impl<M> Serving<M> {
     {
         let service = (self.make)(&arrival.info);
         connection(arrival, service, &self.settings, &self.roster, executor, moves)
+    }
+}
+
+impl<M> Serving<M> {
+    /// Serves a connection here that stays here.
+    fn spawn_local<T, S, B>(
+        self: &Rc<Self>,
+        (arrival, before): (Arrival<T>, Preliminaries),
+        door: &Arc<Door>,
+    ) where
+        T: Socket,
+        M: Fn(&ConnectionInfo) -> S + 'static,
+        S: Service<Request<Body>, Response = Response<B>> + 'static,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: hyper::body::Body + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if arrival.is_too_many() {
+            let rest = door.turn_away(arrival.stream, before.is_nothing());
+            return drop(rest.map(crate::spawn_local));
+        }
+        let serving = self.clone();
+        let go_on = move |arrival: Arrival<T>| {
+            drop(crate::spawn_local(serving.connection(arrival.opened(), Executor, stays)));
+        };
+        if before.is_nothing() {
+            return go_on(arrival);
+        }
+        drop(crate::spawn_local(begin(self.clone(), arrival, before, Executor, go_on)));
     }
 }
 
@@ -288,17 +321,31 @@ where
         };
         crate::spawn(accept_tcp(listener, serve, observer.clone()))
     };
-    let accept_unix = |listener: unix::Listening| {
-        let (serving, number) = (serving.clone(), listener.number);
-        let (door, seat) = (door.clone(), seat.clone());
-        let serve = move |stream: UnixStream, terms: &Terms| {
-            let (peer, counted) = (Peer::of_unix(&stream), Some(Counted::new(&seat)));
-            serving.spawn(terms.accepted(stream, number, peer, counted), &door);
-        };
-        crate::spawn(accept_unix(listener, serve, observer.clone()))
+    let accept_shared = |listener: shared::Listening| {
+        let (serving, door, seat) = (serving.clone(), door.clone(), seat.clone());
+        let (number, observer) = (listener.number, observer.clone());
+        let counted = move || Some(Counted::new(&seat));
+        match listener.socket {
+            Handed::Tcp(socket) => {
+                let serve = move |stream: TcpStream, peer, terms: &Terms| {
+                    let new = terms.accepted(stream, number, Peer::Tcp(peer), counted());
+                    serving.spawn(new, &door);
+                };
+                let socket = || TcpListener::from_std(socket);
+                crate::spawn(accept_shared(socket, listener.queue, serve, observer))
+            }
+            Handed::Unix(socket) => {
+                let serve = move |stream: UnixStream, _, terms: &Terms| {
+                    let peer = Peer::of_unix(&stream);
+                    serving.spawn(terms.accepted(stream, number, peer, counted()), &door);
+                };
+                let socket = || UnixListener::from_std(socket);
+                crate::spawn(accept_shared(socket, listener.queue, serve, observer))
+            }
+        }
     };
     let mut tasks: Vec<_> = sockets.tcp.into_iter().map(accept).collect();
-    tasks.extend(sockets.unix.into_iter().map(accept_unix));
+    tasks.extend(sockets.shared.into_iter().map(accept_shared));
     let tasks = Accepting(tasks);
     drop(crate::spawn(roster.clone().go_round()));
     drop(crate::spawn(async move {
@@ -358,27 +405,28 @@ async fn accept_tcp(
     Ok(())
 }
 
-/// What [`accept_tcp`] does, of a Unix listener.
-async fn accept_unix(
-    unix::Listening { socket, backlog, send_buffer, terms, place, .. }: unix::Listening,
-    mut serve: impl FnMut(UnixStream, &Terms),
+/// What [`accept_tcp`] does, of a socket that other shards accept from too.
+async fn accept_shared<L: Listener<Stream: AsFd>>(
+    listener: impl FnOnce() -> io::Result<L>,
+    Queue { backlog, send_buffer, terms, place }: Queue,
+    mut serve: impl FnMut(L::Stream, L::Addr, &Terms),
     observer: Observer,
 ) -> Result<(), Died> {
     let address = place.address().clone();
-    let died = |error| Died::Listener(place.address().clone(), error);
-    let mut acceptor = Acceptor::new(UnixListener::from_std(socket).map_err(died)?);
-    let mut serve = move |stream: UnixStream, _peer| {
+    let listener = listener().map_err(|error| Died::Listener(address.clone(), error))?;
+    let mut acceptor = Acceptor::new(listener);
+    let mut serve = move |stream: L::Stream, peer| {
         if let Some(bytes) = send_buffer {
             // One that is closed already needs none.
             let _ = set_send_buffer_size(&stream, bytes);
         }
-        caught(|| serve(stream, &terms));
+        caught(|| serve(stream, peer, &terms));
     };
     accept_until(place.until_close(), &mut acceptor, &mut serve, &address, &observer).await?;
     place.stop();
     acceptor.drain().take(backlog as usize + 1).for_each(|(stream, peer)| serve(stream, peer));
     // The socket lives on in the others' hands, and would go on waking this shard.
-    drop(acceptor.into_inner().into_std());
+    acceptor.into_inner().leave();
     Ok(())
 }
 

@@ -110,7 +110,7 @@ impl Builder {
         self
     }
 
-    /// Binds every address once per shard, every path once, and begins to accept, or does nothing of it. `factory` runs once on every
+    /// Binds every address once per shard, every path once, takes what was handed over, and begins to accept, or does nothing of it. `factory` runs once on every
     /// shard and makes the service there; each connection gets a clone of it.
     ///
     /// The server runs until its runtime shuts down, gracefully: see [`Server`].
@@ -169,7 +169,7 @@ impl Builder {
             return Err(Error::new(ErrorKind::Config, NO_SHARDS));
         }
         let mut bound = listen::bind_all(&self.listen, handle.shard_count())?;
-        let weigher = Weigher::new(&bound.groups, &bound.local_addrs, handle, &self.observer);
+        let weigher = Weigher::new(&bound.groups, &bound.group_addrs, handle, &self.observer);
         weigher.run().map_err(cannot_start)?;
         let parts = spread::parts(&self.listen, &bound.groups, handle, self.capacity.bounds())?;
         let seats = parts.first().map(|part| part.seats.clone());
@@ -196,14 +196,17 @@ impl Builder {
                 }
             }
         }
-        let listen::Bound { addresses, local_addrs, terms, groups, paths, .. } = bound;
+        let listen::Bound { addresses, group_addrs, terms, groups, grouped, shared, .. } = bound;
+        let local_addrs = addresses.iter().filter_map(ListenAddr::as_tcp).collect();
         let moving = moving.map(|moving| moving.number);
         Ok(Server {
             addresses,
             local_addrs,
             terms,
             groups,
-            paths,
+            grouped,
+            group_addrs,
+            shared,
             weigher: Some(weigher),
             seats,
             moving,
@@ -216,7 +219,7 @@ impl Builder {
         // What comes by a Unix socket stays, as if no shard served it.
         let shards = |listen: &Listen| match listen.address {
             ListenAddr::Tcp(_) => listen.on(handle.shard_count()),
-            ListenAddr::Unix(_) => Ok(Vec::new()),
+            ListenAddr::Unix(_) | ListenAddr::Inherited(_) => Ok(Vec::new()),
         };
         Moving::start(handle, self.listen.iter().map(shards).collect::<Result<_, _>>()?)
     }
@@ -275,8 +278,7 @@ impl Builder {
             return Err(no_address());
         }
         let listen: Vec<Listen> = self.listen.iter().cloned().map(Listen::for_all).collect();
-        let listen::Bound { addresses, local_addrs, by_shard, terms, .. } =
-            listen::bind_all(&listen, 1)?;
+        let listen::Bound { addresses, by_shard, terms, .. } = listen::bind_all(&listen, 1)?;
         let sockets = by_shard.into_iter().next().unwrap_or_default();
         let Builder { settings, capacity, observer, .. } = self;
         let serving = handle.spawn_on(ShardId::new(0), move || {
@@ -285,12 +287,15 @@ impl Builder {
         match serving {
             Ok(task) => {
                 let (handle, shards) = (handle.clone(), vec![task]);
+                let local_addrs = addresses.iter().filter_map(ListenAddr::as_tcp).collect();
                 Ok(Server {
                     addresses,
                     local_addrs,
                     terms,
                     groups: Vec::new(),
-                    paths: Vec::new(),
+                    grouped: Vec::new(),
+                    group_addrs: Vec::new(),
+                    shared: Vec::new(),
                     weigher: None,
                     seats: None,
                     moving: None,

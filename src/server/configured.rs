@@ -55,6 +55,7 @@ impl Config {
                 .nodelay(listener.nodelay)
                 .keepalive(listener.keepalive),
             ListenAddr::Unix(path) => Listen::unix(path),
+            ListenAddr::Inherited(name) => Listen::inherited(name),
         };
         listen = listen
             .backlog(listener.backlog)

@@ -173,7 +173,7 @@ pub(super) fn parts(
         .iter()
         .map(|seat| Part { seat: seat.clone(), seats: seats.clone(), spreads: Vec::new() })
         .collect();
-    // Unix sockets have no group: nobody chooses among their shards.
+    // What there is one socket of has no group: nobody chooses among its shards.
     let tcp = listen.iter().enumerate().filter(|(_, listen)| listen.address.as_tcp().is_some());
     for ((listener, listen), group) in tcp.zip(groups) {
         let members = listen.on(seats.len())?;

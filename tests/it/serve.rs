@@ -11,6 +11,7 @@ mod cases;
 pub(crate) mod client;
 mod drain;
 mod full;
+mod handed;
 mod http2;
 mod https;
 mod in_process;

@@ -75,6 +75,7 @@ const UNSAFE: &[&str] = &[
     "mesh/thunk.rs",
     "scoped.rs",
     "sys/bytes.rs",
+    "sys/handed.rs",
     "sys/process.rs",
     "sys/socket.rs",
     "sys/steer.rs",

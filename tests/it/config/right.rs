@@ -219,7 +219,7 @@ fn the_schema_wants_an_address_or_a_path() {
     let schema = succeeded(&run(&directory(), &["schema"]));
     let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
     let listener = &schema["properties"]["listener"]["items"];
-    let one_of = serde_json::json!([{ "required": ["address"] }, { "required": ["path"] }]);
+    let one_of = serde_json::json!([{ "required": ["address"] }, { "required": ["path"] }, { "required": ["inherited"] }]);
     assert_eq!(listener["oneOf"], one_of);
     assert_eq!(listener["required"], serde_json::json!(["name"]));
     assert_eq!(listener["properties"]["mode"]["pattern"], "^0?[0-7]{3}$");
