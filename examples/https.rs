@@ -3,7 +3,7 @@
 //! ```text
 //! openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out chain.pem \
 //!     -subj /CN=localhost -addext subjectAltName=DNS:localhost
-//! cargo run --release --features tls --example https -- 127.0.0.1:8443 chain.pem key.pem
+//! cargo run --release --example https -- 127.0.0.1:8443 chain.pem key.pem
 //! curl --cacert chain.pem https://localhost:8443
 //! ```
 

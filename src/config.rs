@@ -7,7 +7,7 @@
 //! - [`draft`]: the file form: what was given, and where
 //! - [`file`]: from TOML to a draft
 //! - [`build`]: from a program to a draft
-//! - [`check`]: from a draft to a [`Config`], the checked form; its `listeners` by themselves
+//! - [`check`]: from a draft to a [`Config`], the checked form; its `listeners` and their `tls` by themselves
 //! - [`problem`]: what is wrong, and how that is shown
 //! - [`effective`]: every value that holds, and where it comes from
 //! - [`reload`]: what of a new draft can be taken over while the program runs
@@ -27,7 +27,7 @@ mod problem;
 mod reload;
 pub(crate) mod value;
 
-pub use build::{ConfigBuilder, CoreConfig, ListenerConfig, RouteConfig, ShardConfig};
+pub use build::{ConfigBuilder, CoreConfig, ListenerConfig, RouteConfig, ShardConfig, TlsConfig};
 pub(crate) use check::check;
 pub(crate) use draft::Draft;
 pub use problem::ConfigError;
@@ -36,10 +36,11 @@ pub(crate) use reload::reload;
 
 use crate::balance::Policy;
 use crate::id::CpuId;
-use crate::limits::{ConnectionLimits, Limits};
+use crate::limits::{ConnectionLimits, Limits, WhenFull};
 use crate::listen_addr::ListenAddr;
 use crate::mode::{Mode, Pin};
 use crate::sys::cpus::{self, Usable};
+use crate::tls::{self, Tls};
 use crate::topology::Cores;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -87,6 +88,8 @@ pub struct Config {
     pub(crate) cores: Cores,
     pub(crate) pin: Option<Pin>,
     pub(crate) rebalance: bool,
+    pub(crate) max_connections: Option<u64>,
+    pub(crate) when_full: WhenFull,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) log: LogLevel,
     pub(crate) logs_json: bool,
@@ -97,6 +100,8 @@ pub struct Config {
     pub(crate) routes: Vec<Route>,
     pub(crate) access_log: Option<AccessLog>,
     warnings: Vec<String>,
+    /// Those of them that are about certificates that no client takes any more.
+    expired: Vec<String>,
 }
 
 /// What a shard is held to.
@@ -104,6 +109,7 @@ pub struct Config {
 pub(crate) struct Shard {
     pub(crate) limits: Limits,
     pub(crate) stall_threshold: Duration,
+    pub(crate) max_connections: Option<u64>,
 }
 
 /// What is different on one CPU.
@@ -131,6 +137,15 @@ pub(crate) struct Listener {
     pub(crate) receive_buffer: Option<u32>,
     pub(crate) send_buffer: Option<u32>,
     pub(crate) limits: ConnectionLimits,
+    pub(crate) proxied: bool,
+    pub(crate) tls: Option<Secure>,
+}
+
+/// HTTPS: what the files gave, and how they are read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Secure {
+    pub(crate) tls: Tls,
+    pub(crate) builder: tls::Builder,
 }
 
 /// Where a line for each request goes.
@@ -215,14 +230,22 @@ impl Config {
         if !problems.is_empty() {
             return Err(ConfigError::new(draft.source.clone(), problems));
         }
-        let warning = |problem: &Problem| problem::warning(&draft.source, problem);
-        Ok(Config { warnings: checked.warnings.iter().map(warning).collect(), ..checked.config })
+        let text = |problem: &Problem| problem::warning(&draft.source, problem);
+        let warnings = checked.warnings.iter().map(text).collect();
+        let expired = checked.expired.iter().map(text).collect();
+        Ok(Config { warnings, expired, ..checked.config })
     }
 
-    /// What may be unwise in it, though it is not wrong: two shards on one physical core, or what means nothing in
-    /// work-stealing mode. One text each, which may have several lines.
+    /// What may be unwise in it, though it is not wrong: two shards on one physical core, what means nothing in
+    /// work-stealing mode, a certificate that is not valid yet. One text each, which may have several lines.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// The certificates in it that have expired, one text each, which may have several lines. A server starts with them all the
+    /// same: others may be good, and the clock may be wrong.
+    pub fn expired(&self) -> &[String] {
+        &self.expired
     }
 
     /// What is to be logged.

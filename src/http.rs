@@ -23,7 +23,7 @@ mod io;
 mod timer;
 
 pub use executor::Executor;
-#[cfg(feature = "server")]
-pub(crate) use io::poll_read_if;
 pub use io::{Io, Transport};
+#[cfg(feature = "server")]
+pub(crate) use io::{poll_read_if, reset_at_close};
 pub use timer::Timer;

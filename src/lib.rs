@@ -88,7 +88,7 @@ pub use task::{AbortHandle, JoinError, JoinHandle};
 #[cfg(all(feature = "config", not(loom)))]
 pub use config::{
     Config, ConfigBuilder, ConfigError, CoreConfig, ListenerConfig, LogLevel, RouteConfig,
-    ShardConfig,
+    ShardConfig, TlsConfig,
 };
 
 #[cfg(not(loom))]

@@ -7,7 +7,7 @@
 mod connection;
 
 #[cfg(feature = "server")]
-pub use connection::ConnectionLimits;
+pub use connection::{ConnectionLimits, WhenFull};
 use std::time::Duration;
 
 /// Limits of one shard. The defaults are what the measurements in `docs/PERFORMANCE.md` were made with.
@@ -102,6 +102,10 @@ impl Limits {
 /// Bytes that must move in the time of a body or of a write for it to count as progress.
 #[cfg(feature = "server")]
 pub(crate) const PROGRESS_BYTES: u64 = 4 << 10;
+
+/// Longest header of the PROXY protocol: the addresses, and what proxies add to them.
+#[cfg(feature = "server")]
+pub(crate) const PROXY_HEADER_BYTES: usize = 4 << 10;
 
 /// A shard that has not finished a turn for this long is worth a word: a turn is meant to last a millisecond.
 pub(crate) const STALL_THRESHOLD: Duration = Duration::from_millis(25);

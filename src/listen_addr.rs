@@ -1,4 +1,4 @@
-//! Where a server listens: an internet address, or the path of a Unix socket. Plain data; nothing here asks the system.
+//! Where a server listens: an internet address, the path of a Unix socket, or a socket that was handed over. Plain data; nothing here asks the system.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Bytes that the path of a Unix socket may have: the size of the kernel's `sun_path`, without the zero at its end.
 pub(crate) const SOCKET_PATH_MAX: usize = 107;
 
-/// Where a server listens. Shown as `127.0.0.1:8080` or `unix:/run/app.sock`.
+/// Where a server listens. Shown as `127.0.0.1:8080`, `unix:/run/app.sock` or `inherited:http`.
 ///
 /// # Examples
 /// ```
@@ -24,6 +24,8 @@ pub enum ListenAddr {
     Tcp(SocketAddr),
     /// A Unix socket, at this path.
     Unix(PathBuf),
+    /// The socket that a service manager has handed over under this name.
+    Inherited(String),
 }
 
 impl ListenAddr {
@@ -31,14 +33,14 @@ impl ListenAddr {
     pub fn as_tcp(&self) -> Option<SocketAddr> {
         match self {
             ListenAddr::Tcp(address) => Some(*address),
-            ListenAddr::Unix(_) => None,
+            ListenAddr::Unix(_) | ListenAddr::Inherited(_) => None,
         }
     }
 
     /// The path, if it is that of a Unix socket.
     pub fn as_unix(&self) -> Option<&Path> {
         match self {
-            ListenAddr::Tcp(_) => None,
+            ListenAddr::Tcp(_) | ListenAddr::Inherited(_) => None,
             ListenAddr::Unix(path) => Some(path),
         }
     }
@@ -49,6 +51,7 @@ impl fmt::Display for ListenAddr {
         match self {
             ListenAddr::Tcp(address) => address.fmt(f),
             ListenAddr::Unix(path) => write!(f, "unix:{}", path.display()),
+            ListenAddr::Inherited(name) => write!(f, "inherited:{name}"),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Every shard has a listening socket of its own on the same port (`SO_REUSEPORT`), accepts from it, and serves what it
 //! accepted; the kernel spreads connections over the sockets, and a [`Policy`](crate::balance::Policy) may have them handed
-//! over to another shard before anything is read. On a [Unix socket](Listen::unix) all shards accept from one. A service is made on each shard by a factory, lives
+//! over to another shard before anything is read. From a [Unix socket](Listen::unix), or one that was
+//! [handed over](Listen::inherited), all shards accept. A service is made on each shard by a factory, lives
 //! there, and need be neither `Send` nor `Sync`.
 //!
 //! ```no_run
@@ -31,6 +32,8 @@ mod accept;
 pub(crate) mod access_log;
 mod arrival;
 mod body;
+mod builder;
+mod capacity;
 #[cfg(feature = "config")]
 mod configured;
 mod connection;
@@ -40,20 +43,29 @@ mod guard;
 mod late;
 mod listen;
 mod movable;
+mod preliminary;
 mod probe;
 mod protocol;
+mod proxied;
 mod rebalance;
+mod refusal;
 mod roster;
 #[cfg(feature = "config")]
 mod routes;
+#[cfg(feature = "tls")]
+mod secure;
+#[cfg(not(feature = "tls"))]
+#[path = "server/insecure.rs"]
+mod secure;
+mod shared;
 mod spread;
 mod steer;
 mod stop;
 mod strict;
+mod terms;
 #[cfg(feature = "tower")]
 mod tower;
 mod transport;
-mod unix;
 
 #[cfg(feature = "tower")]
 pub use self::tower::{Tower, TowerCall};
@@ -61,296 +73,27 @@ use crate::balance;
 use crate::balance::seats::Seats;
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
-pub use crate::limits::ConnectionLimits;
+pub use crate::limits::{ConnectionLimits, WhenFull};
 pub use crate::listen_addr::ListenAddr;
-use crate::mode::Mode;
 use crate::runtime::{Handle, SubmitErrorKind};
-use crate::sync::live::Known;
 use crate::task::join::JoinHandle;
-use accept::{Died, Station, poll_all_ended, serve_pool, serve_shard};
+use accept::{Died, poll_all_ended};
 pub use access_log::{AccessLog, AccessLogBuilder, AccessLogFormat, AccessLogTarget};
 pub use body::{Body, BodyError};
+pub use builder::Builder;
 use crew::Crew;
 use event::Observer;
 pub use event::{ConnectionInfo, Event, Peer};
-use hyper::service::Service;
-use hyper::{Request, Response};
 pub use listen::Listen;
-use listen::LiveLimits;
-use protocol::Settings;
-use rebalance::Moving;
+use refusal::ONE_SOCKET_NO_POLICY;
 #[cfg(feature = "config")]
 pub use routes::Routes;
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use steer::Weigher;
+use terms::LiveTerms;
 pub use transport::into_stream;
-
-/// Settings of a server that is to be started.
-#[derive(Clone)]
-#[must_use = "a builder does nothing before start()"]
-pub struct Builder {
-    listen: Vec<Listen>,
-    settings: Settings,
-    rebalance: bool,
-    observer: Observer,
-}
-
-impl Default for Builder {
-    fn default() -> Self {
-        Builder {
-            listen: Vec::new(),
-            settings: Settings::default(),
-            rebalance: false,
-            observer: Arc::new(|_| ()),
-        }
-    }
-}
-
-impl Builder {
-    /// Adds an address to listen on, as [`Listen::new`] says. Port 0 lets the system choose one, the same for every shard.
-    pub fn listen(self, address: SocketAddr) -> Self {
-        self.listen_with(Listen::new(address))
-    }
-
-    /// Adds an address to listen on, and how.
-    pub fn listen_with(mut self, listen: Listen) -> Self {
-        self.listen.push(listen);
-        self
-    }
-
-    /// Whether responses are sent from where they are, as a list of slices, instead of being copied into one buffer first.
-    /// That serves bodies of a megabyte half as fast again, and costs a small one about 560 instructions. Default false.
-    pub fn vectored_writes(mut self, vectored: bool) -> Self {
-        self.settings.vectored_writes = vectored;
-        self
-    }
-
-    /// Whether connections move from a shard that is held up to one that is not, between two requests. Default false. In
-    /// work-stealing mode it means nothing.
-    ///
-    /// A thread of its own looks at the shards ten times a second. Where one is busy and its clients wait clearly longer than
-    /// those of another, some of its busiest connections are taken apart as soon as nothing of them is under way, and go
-    /// on on the other shard, with a service that is made there. They go only to shards that serve their address.
-    /// Connections whose last request had a body stay until one without has followed; those that were upgraded or speak HTTP/2
-    /// stay for good.
-    pub fn rebalance(mut self, rebalance: bool) -> Self {
-        self.rebalance = rebalance;
-        self
-    }
-
-    /// Is told what happens. It runs on the shards: it must neither block nor panic.
-    pub fn on_event(mut self, observer: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        self.observer = Arc::new(observer);
-        self
-    }
-
-    /// Binds every address once per shard, every path once, and begins to accept, or does nothing of it. `factory` runs once on every
-    /// shard and makes the service there; each connection gets a clone of it.
-    ///
-    /// The server runs until its runtime shuts down, gracefully: see [`Server`].
-    ///
-    /// # Errors
-    /// No address was given, or one cannot be bound, or was told what sockets of its kind do not have; or a shard has shut down; or there are none, as in a
-    /// [`block_on`](crate::block_on) outside a runtime.
-    pub fn start<F, S, B>(self, handle: &Handle, factory: F) -> Result<Server, Error>
-    where
-        F: FnOnce(ShardId) -> S + Clone + Send + 'static,
-        S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
-        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: hyper::body::Body + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        self.start_with(handle, |shard| {
-            let service = factory(shard);
-            move |_: &ConnectionInfo| service.clone()
-        })
-    }
-
-    /// [`start`](Self::start) with a service for each connection: `factory` runs once on every shard, and what it returns is
-    /// called there for each connection that comes.
-    ///
-    /// # Errors
-    /// As [`start`](Self::start).
-    ///
-    /// # Examples
-    /// ```
-    /// use corelane::{Runtime, server::{ConnectionInfo, Server}};
-    /// use hyper::{Response, service::service_fn};
-    /// let runtime = Runtime::builder().start()?;
-    /// let server = Server::builder().listen("127.0.0.1:0".parse()?).start_with(runtime.handle(), |_shard| {
-    ///     |connection: &ConnectionInfo| {
-    ///         let peer = connection.peer;
-    ///         service_fn(move |_request| async move {
-    ///             Ok::<_, std::convert::Infallible>(Response::new(format!("You are {peer}.")))
-    ///         })
-    ///     }
-    /// })?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn start_with<F, M, S, B>(self, handle: &Handle, factory: F) -> Result<Server, Error>
-    where
-        F: FnOnce(ShardId) -> M + Clone + Send + 'static,
-        M: Fn(&ConnectionInfo) -> S + 'static,
-        S: Service<Request<Body>, Response = Response<B>> + 'static,
-        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: hyper::body::Body + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        if self.listen.is_empty() {
-            return Err(no_address());
-        }
-        if handle.shard_count() == 0 {
-            return Err(Error::new(ErrorKind::Config, NO_SHARDS));
-        }
-        let mut bound = listen::bind_all(&self.listen, handle.shard_count())?;
-        let weigher = Weigher::new(&bound.groups, &bound.local_addrs, handle, &self.observer);
-        weigher.run().map_err(cannot_start)?;
-        let parts = spread::parts(&self.listen, &bound.groups, handle)?;
-        let seats = parts.first().map(|part| part.seats.clone());
-        let moving = if self.rebalance { Some(self.moving(handle)?) } else { None };
-        let mut shards = Vec::new();
-        let by_shard = std::mem::take(&mut bound.by_shard);
-        for ((shard, sockets), part) in handle.shards().zip(by_shard).zip(parts) {
-            let station = Station {
-                sockets,
-                limits: bound.limits.iter().cloned().map(Known::new).collect(),
-                settings: self.settings.clone(),
-                moving: moving.clone(),
-                part,
-                observer: self.observer.clone(),
-            };
-            let factory = factory.clone();
-            let task = handle.spawn_on(shard, move || serve_shard(station, factory(shard)));
-            match task {
-                Ok(task) => shards.push(task),
-                Err(refused) => {
-                    shards.iter().for_each(JoinHandle::abort);
-                    return Err(cannot_start(refused));
-                }
-            }
-        }
-        let listen::Bound { addresses, local_addrs, limits, groups, paths, .. } = bound;
-        let moving = moving.map(|moving| moving.number);
-        Ok(Server {
-            addresses,
-            local_addrs,
-            limits,
-            groups,
-            paths,
-            weigher: Some(weigher),
-            seats,
-            moving,
-            handle: handle.clone(),
-            shards,
-        })
-    }
-
-    fn moving(&self, handle: &Handle) -> Result<Moving, Error> {
-        // What comes by a Unix socket stays, as if no shard served it.
-        let shards = |listen: &Listen| match listen.address {
-            ListenAddr::Tcp(_) => listen.on(handle.shard_count()),
-            ListenAddr::Unix(_) => Ok(Vec::new()),
-        };
-        Moving::start(handle, self.listen.iter().map(shards).collect::<Result<_, _>>()?)
-    }
-
-    /// [`start`](Self::start) with a service that may be sent between threads, so that it can be served in either mode:
-    /// in thread-per-core mode each shard gets a clone of it; in work-stealing mode there is one listening socket per
-    /// address, and any worker may serve any connection.
-    ///
-    /// # Errors
-    /// As [`start`](Self::start).
-    ///
-    /// # Examples
-    /// ```
-    /// use corelane::{Mode, Runtime, server::Server};
-    /// use hyper::{Response, body::Bytes, service::service_fn};
-    /// use http_body_util::Full;
-    /// let runtime = Runtime::builder().mode(Mode::WorkStealing).start()?;
-    /// let service = service_fn(|_request| async {
-    ///     Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("Hello")))
-    /// });
-    /// let server = Server::builder().listen("127.0.0.1:0".parse()?).start_send(runtime.handle(), service)?;
-    /// assert_ne!(server.local_addrs()[0].port(), 0);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn start_send<S, B>(self, handle: &Handle, service: S) -> Result<Server, Error>
-    where
-        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: hyper::body::Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        self.start_send_with(handle, move |_: &ConnectionInfo| service.clone())
-    }
-
-    /// [`start_send`](Self::start_send) with a service for each connection. In thread-per-core mode each shard gets a clone
-    /// of `make`.
-    ///
-    /// # Errors
-    /// As [`start`](Self::start).
-    pub fn start_send_with<M, S, B>(self, handle: &Handle, make: M) -> Result<Server, Error>
-    where
-        M: Fn(&ConnectionInfo) -> S + Clone + Send + 'static,
-        S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
-        S::Future: Send,
-        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: hyper::body::Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        if handle.mode() == Mode::ThreadPerCore {
-            return self.start_with(handle, move |_shard| make);
-        }
-        if self.listen.is_empty() {
-            return Err(no_address());
-        }
-        let listen: Vec<Listen> = self.listen.into_iter().map(Listen::for_all).collect();
-        let listen::Bound { addresses, local_addrs, by_shard, limits, .. } =
-            listen::bind_all(&listen, 1)?;
-        let sockets = by_shard.into_iter().next().unwrap_or_default();
-        let (settings, observer) = (self.settings, self.observer);
-        let serving =
-            handle.spawn_on(ShardId::new(0), move || serve_pool(sockets, make, settings, observer));
-        match serving {
-            Ok(task) => {
-                let (handle, shards) = (handle.clone(), vec![task]);
-                Ok(Server {
-                    addresses,
-                    local_addrs,
-                    limits,
-                    groups: Vec::new(),
-                    paths: Vec::new(),
-                    weigher: None,
-                    seats: None,
-                    moving: None,
-                    handle,
-                    shards,
-                })
-            }
-            Err(refused) => Err(cannot_start(refused)),
-        }
-    }
-}
-
-const NO_SHARDS: &str = "the server has no shards to run on: this handle is that of a block_on without a runtime; start a \
-                         Runtime, and use its handle";
-
-const ONE_SOCKET_NO_POLICY: &str =
-    "no policy spreads connections in work-stealing mode: all workers accept from one socket";
-
-fn no_address() -> Error {
-    Error::new(ErrorKind::Config, "the server has no address to listen on")
-}
-
-fn cannot_start(refused: impl fmt::Display) -> Error {
-    Error::new(ErrorKind::Start, format!("the server cannot start: {refused}"))
-}
 
 /// A running server.
 ///
@@ -362,15 +105,18 @@ pub struct Server {
     addresses: Vec<ListenAddr>,
     /// Those of TCP.
     local_addrs: Vec<SocketAddr>,
-    limits: Vec<LiveLimits>,
+    terms: Vec<LiveTerms>,
     /// None in a pool.
     seats: Option<Seats>,
     /// The number of its crews, if connections may move.
     moving: Option<u64>,
     handle: Handle,
-    /// The sockets of each TCP address, and the shards of each path; none in a pool.
+    /// The sockets of each TCP address, and the shards of each socket that there is once; none in a pool.
     groups: Vec<Arc<steer::Group>>,
-    paths: Vec<Arc<unix::Group>>,
+    /// Which listeners those are, and their addresses.
+    grouped: Vec<usize>,
+    group_addrs: Vec<SocketAddr>,
+    shared: Vec<Arc<shared::Group>>,
     /// None in a pool.
     weigher: Option<Weigher>,
     shards: Vec<JoinHandle<Result<(), Died>>>,
@@ -394,17 +140,21 @@ impl Server {
         &self.addresses
     }
 
-    /// Where the sockets of a TCP listener are among the groups.
+    /// Where the sockets of a listener are among the groups: those that there is one of for each shard have one.
     fn group_of(&self, listener: usize) -> Option<usize> {
-        self.addresses.get(listener)?.as_tcp()?;
-        Some(self.addresses[..listener].iter().filter_map(ListenAddr::as_tcp).count())
+        self.grouped.iter().position(|grouped| *grouped == listener)
+    }
+
+    /// Whether connections of an address are encrypted. `listener` is its place in the order in which they were given.
+    pub fn is_secure(&self, listener: usize) -> bool {
+        self.terms.get(listener).is_some_and(LiveTerms::is_secure)
     }
 
     /// Changes what connections of an address are held to that come from now on. `listener` is the address's place in the
     /// order in which they were given; of one that there is not nothing changes.
     pub fn set_limits(&self, listener: usize, limits: ConnectionLimits) {
-        if let Some(live) = self.limits.get(listener) {
-            live.replace(limits);
+        if let Some(terms) = self.terms.get(listener) {
+            terms.set_limits(limits);
         }
     }
 
@@ -487,14 +237,5 @@ impl Server {
                 Error::new(ErrorKind::Start, text).because(error)
             }
         })
-    }
-}
-
-impl fmt::Debug for Builder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
-            .field("listen", &self.listen)
-            .field("settings", &self.settings)
-            .finish()
     }
 }

@@ -9,6 +9,8 @@ pub(crate) mod fifo;
 pub(crate) mod files;
 #[cfg(feature = "cli")]
 #[cfg_attr(not(feature = "compare"), allow(dead_code, reason = "comparing starts processes"))]
+#[cfg(feature = "server")]
+pub(crate) mod handed;
 pub(crate) mod process;
 pub(crate) mod socket;
 #[cfg(feature = "server")]

@@ -53,6 +53,7 @@ mod certificate;
 mod dates;
 mod files;
 mod names;
+mod session;
 mod settings;
 mod stream;
 mod version;
@@ -60,8 +61,12 @@ mod version;
 use crate::error::Error;
 use crate::sync::live::{Known, Live};
 use crate::sync::{Arc, Mutex, lock};
+pub(crate) use accept::Opening;
 pub use accept::{Accept, Acceptor};
 pub use certificate::Certificate;
+#[cfg(feature = "config")]
+pub(crate) use certificate::{Wrong, check};
+pub use session::Session;
 use settings::{Clients, Loaded, Paths, Settings, Tickets};
 use std::path::Path;
 pub use stream::Stream;
@@ -87,11 +92,26 @@ pub struct Tls {
 
 #[derive(Debug)]
 struct Shared {
-    settings: Settings,
     live: Arc<Live<Loaded>>,
     /// Held while files are read, so that of two reloads the later one wins.
-    tickets: Mutex<Tickets>,
+    source: Mutex<Source>,
 }
+
+/// What is in use, apart from what handshakes need.
+#[derive(Debug)]
+struct Source {
+    settings: Settings,
+    tickets: Tickets,
+}
+
+/// Two are the same if one is a clone of the other.
+impl PartialEq for Tls {
+    fn eq(&self, other: &Tls) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+}
+
+impl Eq for Tls {}
 
 impl Tls {
     /// Settings for a new one.
@@ -163,10 +183,35 @@ impl Tls {
     /// # }
     /// ```
     pub fn reload(&self) -> Result<(), Error> {
-        let Shared { settings, live, tickets } = &*self.shared;
-        let mut tickets = lock(tickets);
-        let (loaded, new) = settings.load(Some(&tickets))?;
-        *tickets = new;
+        let Shared { live, source } = &*self.shared;
+        let mut source = lock(source);
+        let (loaded, tickets) = source.settings.load(Some(&source.tickets))?;
+        source.tickets = tickets;
+        live.replace(loaded);
+        Ok(())
+    }
+
+    /// [`reload`](Self::reload) with other settings: for other files, other protocols, other clients than it was built with.
+    ///
+    /// # Errors
+    /// As [`Builder::build`]. What was there before stays in use.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use corelane::tls::Tls;
+    /// # fn main() -> Result<(), corelane::Error> {
+    /// # let tls = Tls::builder().certificate("chain.pem", "key.pem").build()?;
+    /// tls.replace(Tls::builder().certificate("new/chain.pem", "new/key.pem"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn replace(&self, builder: Builder) -> Result<(), Error> {
+        let Builder { settings } = builder;
+        settings.check()?;
+        let Shared { live, source } = &*self.shared;
+        let mut source = lock(source);
+        let (loaded, tickets) = settings.load(Some(&source.tickets))?;
+        *source = Source { settings, tickets };
         live.replace(loaded);
         Ok(())
     }
@@ -192,7 +237,7 @@ impl Tls {
 }
 
 /// Settings of a [`Tls`] that is to be built.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a builder does nothing before build()"]
 pub struct Builder {
     settings: Settings,
@@ -262,7 +307,8 @@ impl Builder {
         let Builder { settings } = self;
         settings.check()?;
         let (loaded, tickets) = settings.load(None)?;
-        let (live, tickets) = (Arc::new(Live::new(loaded)), Mutex::new(tickets));
-        Ok(Tls { shared: Arc::new(Shared { settings, live, tickets }) })
+        let (live, source) =
+            (Arc::new(Live::new(loaded)), Mutex::new(Source { settings, tickets }));
+        Ok(Tls { shared: Arc::new(Shared { live, source }) })
     }
 }

@@ -29,7 +29,8 @@ use ::tracing::{error, info, warn};
 const RUNTIME: &str = "corelane::runtime";
 const SERVER: &str = "corelane::server";
 
-/// For [`server::Builder::on_event`](crate::server::Builder::on_event): warnings, and an error for a listener that has died.
+/// For [`server::Builder::on_event`](crate::server::Builder::on_event): warnings, an error for a listener that has died, and information about clients
+/// that do not come as far as HTTP.
 pub fn server_events() -> impl Fn(Event) + Send + Sync + 'static {
     |event| match event {
         Event::AcceptLost { shard, error } => {
@@ -41,6 +42,12 @@ pub fn server_events() -> impl Fn(Event) + Send + Sync + 'static {
         }
         Event::ListenerDied { shard, address, error } => {
             error!(target: SERVER, shard = shard.index(), %address, %error, "a listener has failed");
+        }
+        Event::HandshakeFailed { shard, peer, error } => {
+            info!(target: SERVER, shard = shard.index(), %peer, %error, "a connection has not come as far as HTTP");
+        }
+        Event::Full { shard } => {
+            warn!(target: SERVER, shard = shard.index(), "there are as many connections as there may be; one was turned away");
         }
         Event::NotSteered { address, error } => {
             warn!(target: SERVER, %address, %error, "connections are spread by the system's hash, because it refuses anything else");

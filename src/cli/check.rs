@@ -40,6 +40,12 @@ pub(super) fn run(options: &Options) -> ExitCode {
             return ExitCode::from(CANNOT_START);
         }
     };
+    for expired in config.expired() {
+        let _ = writeln!(error, "{expired}");
+    }
+    if !config.expired().is_empty() {
+        return ExitCode::from(CANNOT_START);
+    }
     for warning in config.warnings() {
         let _ = writeln!(error, "warning: {warning}");
     }
@@ -132,6 +138,9 @@ fn schema_of_key(key: &Key) -> Json {
         ] }),
         Kind::Fields => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
         Kind::Table(section) => schema_of(section),
+        Kind::Tables(section) => {
+            json!({ "type": "array", "items": schema_of(section), "minItems": 1 })
+        }
     };
     schema["description"] = json!(format!("{} Expected: {}.", key.doc, key.kind));
     if let Some(default) = key.default() {

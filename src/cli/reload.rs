@@ -186,10 +186,14 @@ impl Running {
             Ok((reload, config))
         });
         match checked {
+            Ok((_, config)) if !config.expired().is_empty() => {
+                let expired = config.expired().join("\n");
+                log.error(format!("nothing was changed, because of what is wrong:\n{expired}"));
+            }
             Ok((reload, config)) => {
                 self.take(config, reload.draft, server, log);
                 log.info(format!(
-                    "{}: read again; what it says of routes, balance, timeouts, the log and the drain holds now",
+                    "{}: read again; what it says of routes, balance, limits, certificates, the log and the drain holds now",
                     file.display()
                 ));
                 if !reload.waiting.is_empty() {
@@ -205,10 +209,17 @@ impl Running {
         }
     }
 
-    fn take(&mut self, config: Config, draft: Draft, server: &Server, log: &Log) {
+    fn take(&mut self, mut config: Config, draft: Draft, server: &Server, log: &Log) {
         log.set_level(config.log());
         self.routes.replace(&config);
-        for (number, listener) in config.listeners.iter().enumerate() {
+        for (number, listener) in config.listeners.iter_mut().enumerate() {
+            let before = self.config.listeners.get(number).and_then(|before| before.tls.as_ref());
+            if let (Some(before), Some(new)) = (before, &mut listener.tls) {
+                new.tls = before.tls.clone();
+                if let Err(error) = new.tls.replace(new.builder.clone()) {
+                    log.error(format!("the certificates that are in use stay: {error}"));
+                }
+            }
             server.set_limits(number, listener.limits.clone());
             let balance = listener.balance;
             if server.policy(number).is_some_and(|policy| policy != balance)

@@ -38,9 +38,9 @@ pub(super) struct Options {
 /// The flags that take the place of what a file or the environment says.
 #[derive(clap::Args, Clone)]
 pub(super) struct Flags {
-    /// Address and port to listen on, as 127.0.0.1:8080 or [::1]:8080, or a Unix socket, as unix:/run/app.sock; may be
-    /// given several times. Port 0 lets the system choose [default: 127.0.0.1:8080].
-    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH", value_parser = crate::config::address::parse_listen)]
+    /// Address and port to listen on, as 127.0.0.1:8080 or [::1]:8080, a Unix socket, as unix:/run/app.sock, or one that a
+    /// service manager hands over, as inherited:NAME; may be given several times. Port 0 lets the system choose [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH|inherited:NAME", value_parser = crate::config::address::parse_listen)]
     pub(super) listen: Vec<ListenAddr>,
 
     /// CPUs that get a shard: all, physical, a count (4), or a list (0,1 or 0-3,8 or cpu:1) [default: all].
@@ -63,6 +63,14 @@ pub(super) struct Flags {
     /// How the program's own log is written, on standard error [default: text].
     #[arg(long, value_parser = PossibleValuesParser::new(keys::LOG_FORMATS))]
     pub(super) log_format: Option<String>,
+
+    /// HTTPS: a PEM file with the certificate and those who issued it; --key has its key.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(super) certificate: Option<PathBuf>,
+
+    /// HTTPS: a PEM file with the private key of --certificate.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub(super) key: Option<PathBuf>,
 
     /// Seconds that open requests get to finish after a signal [default: 10].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=3600))]
@@ -133,7 +141,7 @@ fn placement(runtime: &Runtime, config: &Config) -> String {
         };
         lines.push_str(&format!("{} on {}, {pinned}\n", info.shard, info.cpu));
     }
-    for warning in config.warnings() {
+    for warning in config.warnings().iter().chain(config.expired()) {
         lines.push_str(&format!("warning: {warning}\n"));
     }
     lines
@@ -141,8 +149,12 @@ fn placement(runtime: &Runtime, config: &Config) -> String {
 
 /// Those lines and one per listener, on standard output.
 fn say(mut lines: String, server: &Server, log: &Log) {
-    for address in server.listen_addrs() {
-        let scheme = if address.as_tcp().is_some() { "http://" } else { "" };
+    for (number, address) in server.listen_addrs().iter().enumerate() {
+        let scheme = match (address.as_tcp(), server.is_secure(number)) {
+            (Some(_), false) => "http://",
+            (Some(_), true) => "https://",
+            (None, _) => "",
+        };
         lines.push_str(&format!("listening on {scheme}{address}\n"));
     }
     // Neither a closed standard output nor one that nobody reads is a reason not to serve: a thread of its own may wait.
@@ -170,7 +182,7 @@ fn wait_a_little(writer: &std::thread::JoinHandle<()>) {
 
 /// Logs what the server tells, at most a line a second of each kind.
 fn observer(log: Log) -> impl Fn(Event) + Send + Sync {
-    let limits = Mutex::new([(); 5].map(|()| OncePerSecond::new()));
+    let limits = Mutex::new([(); 7].map(|()| OncePerSecond::new()));
     move |event| {
         let (kind, level, text) = match event {
             Event::AcceptLost { shard, error } => {
@@ -193,6 +205,16 @@ fn observer(log: Log) -> impl Fn(Event) + Send + Sync {
             Event::ListenerDied { shard, address, error } => {
                 let text = format!("{shard}: the listener of {address} has failed: {error}");
                 (2, LogLevel::Error, text)
+            }
+            Event::HandshakeFailed { shard, peer, error } => {
+                let text = format!("{shard}: {peer} has not come as far as HTTP: {error}");
+                (5, LogLevel::Info, text)
+            }
+            Event::Full { shard } => {
+                let text = format!(
+                    "{shard}: there are as many connections as there may be; one was turned away"
+                );
+                (6, LogLevel::Warning, text)
             }
             Event::NotSteered { address, error } => {
                 let text = format!(

@@ -60,13 +60,35 @@ impl Given {
                         let path = path.to_string_lossy().into_owned();
                         table.set(&keys::SOCKET_PATH, Value::Text(path), flag());
                     }
+                    ListenAddr::Inherited(name) => {
+                        table.set(&keys::INHERITED, Value::Text(name.clone()), flag());
+                    }
                 }
                 table
             };
             self.problems.extend(self.names_of_listeners_gone());
             self.draft.listeners = flags.listen.iter().enumerate().map(listener).collect();
         }
+        if let (Some(chain), Some(key)) = (&flags.certificate, &flags.key) {
+            self.encrypt(chain, key);
+        }
         self
+    }
+
+    /// Has every listener speak HTTPS.
+    fn encrypt(&mut self, chain: &Path, key: &Path) {
+        const FLAG: Origin = Origin::Flag("--certificate");
+        let text = |path: &Path| Value::Text(path.to_string_lossy().into_owned());
+        let (mut certificate, mut tls) = (Table::default(), Table::default());
+        certificate.set(&keys::CHAIN, text(chain), FLAG);
+        certificate.set(&keys::KEY, text(key), Origin::Flag("--key"));
+        tls.set(&keys::CERTIFICATES, Value::Tables(vec![certificate]), FLAG);
+        if self.draft.listeners.is_empty() {
+            self.draft.listeners.push(Draft::default_listener());
+        }
+        for listener in &mut self.draft.listeners {
+            listener.set(&keys::TLS, Value::Table(tls.clone()), FLAG);
+        }
     }
 
     /// Said once, before what comes of it.

@@ -23,7 +23,7 @@ pub(crate) fn parse(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// An address to listen on, or `unix:` and the path of a Unix socket.
+/// An address to listen on, `unix:` and the path of a Unix socket, or `inherited:` and the name of a socket that is handed over.
 ///
 /// # Errors
 /// What is accepted instead.
@@ -34,11 +34,17 @@ pub(crate) fn parse_listen(text: &str) -> Result<ListenAddr, String> {
             Some(problem) => Err(problem),
         };
     }
+    if let Some(name) = text.strip_prefix(INHERITED) {
+        return Ok(ListenAddr::Inherited(name.to_owned()));
+    }
     parse(text).map(ListenAddr::Tcp).map_err(|why| match path_in(text) {
         Some(path) => format!("{why}; for a Unix socket: {UNIX}{path}"),
         None => why,
     })
 }
+
+/// What the name of a socket that is handed over begins with.
+const INHERITED: &str = "inherited:";
 
 /// What a path begins with where an address could stand.
 const UNIX: &str = "unix:";

@@ -7,6 +7,7 @@ use super::value::{Name, Origin, Table, Value};
 use super::{Config, ConfigError, LogLevel, Problem};
 use crate::balance::Policy;
 use crate::id::CpuId;
+use crate::limits::WhenFull;
 use crate::mode::{Mode, Pin};
 use crate::topology::Cores;
 use std::net::SocketAddr;
@@ -52,6 +53,11 @@ impl ConfigBuilder {
         }.into());
         blocking_threads(threads: usize) => BLOCKING_THREADS, number(threads);
         rebalance(rebalance: bool) => REBALANCE, Value::Text(if rebalance { "on" } else { "off" }.into());
+        max_connections(connections: u64) => MAX_CONNECTIONS, Value::Count(connections);
+        when_full(when_full: WhenFull) => WHEN_FULL, Value::Text(keys::WHEN_FULL_WORDS[match when_full {
+            WhenFull::Answer => 0,
+            WhenFull::Close => 1,
+        }].into());
         pid_file(file: impl Into<String>) => PID_FILE, Value::Text(file.into());
         log(level: LogLevel) => LOG, Value::Text(match level {
             LogLevel::Error => "error",
@@ -125,6 +131,9 @@ fn refused(section: &Section, table: &Table) -> Vec<Problem> {
         (Value::Table(inner), super::kind::Kind::Table(section)) => {
             refused(section, inner).into_iter().next()
         }
+        (Value::Tables(inner), super::kind::Kind::Tables(section)) if !inner.is_empty() => {
+            inner.iter().flat_map(|inner| refused(section, inner)).next()
+        }
         (value, kind) => {
             let message = kind.check(value).err()?;
             Some(Problem::new(Place::Named(format!("{} {}", section.title(), key.name)), message))
@@ -155,6 +164,7 @@ macro_rules! shard_setters {
             timers_per_turn(timers: usize) => TIMERS_PER_TURN, number(timers);
             events(events: usize) => EVENTS, number(events);
             busy_poll(time: Duration) => BUSY_POLL, Value::Time(time);
+            max_connections(connections: u64) => SHARD_MAX_CONNECTIONS, Value::Count(connections);
             stall_threshold(time: Duration) => STALL_THRESHOLD, Value::Time(time);
         }
     };
@@ -228,6 +238,14 @@ impl ListenerConfig {
         ListenerConfig(table)
     }
 
+    /// A socket that a service manager hands over, as `inherited` in a file.
+    pub fn inherited(name: impl Into<String>, socket: impl Into<String>) -> Self {
+        let mut table = Table::default();
+        table.set(&keys::NAME, Value::Text(name.into()), Origin::Code);
+        table.set(&keys::INHERITED, Value::Text(socket.into()), Origin::Code);
+        ListenerConfig(table)
+    }
+
     fn table(&mut self) -> &mut Table {
         &mut self.0
     }
@@ -242,6 +260,9 @@ impl ListenerConfig {
         keepalive(keepalive: bool) => KEEPALIVE, Value::Flag(keepalive);
         receive_buffer(bytes: u32) => RECEIVE_BUFFER, Value::Count(bytes.into());
         send_buffer(bytes: u32) => SEND_BUFFER, Value::Count(bytes.into());
+        proxied(proxied: bool) => PROXIED, Value::Flag(proxied);
+        tls(tls: TlsConfig) => TLS, Value::Table(tls.0);
+        handshake_timeout(time: Duration) => HANDSHAKE_TIMEOUT, Value::Time(time);
         first_byte_timeout(time: Duration) => FIRST_BYTE_TIMEOUT, Value::Time(time);
         header_timeout(time: Duration) => HEADER_TIMEOUT, Value::Time(time);
         body_timeout(time: Duration) => BODY_TIMEOUT, Value::Time(time);
@@ -256,6 +277,48 @@ impl ListenerConfig {
         body_bytes(bytes: u64) => BODY_BYTES, Value::Count(bytes);
         http2(http2: bool) => HTTP2, Value::Flag(http2);
         http2_streams(streams: u32) => HTTP2_STREAMS, Value::Count(streams.into());
+    }
+}
+
+/// HTTPS on a listener.
+///
+/// ```no_run
+/// use corelane::{Config, ListenerConfig, TlsConfig};
+/// let tls = TlsConfig::new("chain.pem", "key.pem").min_version("1.3");
+/// let public = ListenerConfig::new("public", "0.0.0.0:443".parse()?).tls(tls);
+/// let config = Config::builder().listener(public).build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "it does nothing before it is given to a ListenerConfig"]
+pub struct TlsConfig(Table);
+
+impl TlsConfig {
+    /// With a certificate and its key, which clients get that ask for no name, or for one that no other certificate has.
+    pub fn new(chain: impl Into<String>, key: impl Into<String>) -> Self {
+        TlsConfig(Table::default()).certificate(chain, key)
+    }
+
+    fn table(&mut self) -> &mut Table {
+        &mut self.0
+    }
+
+    /// Adds a certificate and its key.
+    pub fn certificate(mut self, chain: impl Into<String>, key: impl Into<String>) -> Self {
+        let mut certificate = Table::default();
+        certificate.set(&keys::CHAIN, Value::Text(chain.into()), Origin::Code);
+        certificate.set(&keys::KEY, Value::Text(key.into()), Origin::Code);
+        let mut certificates = self.0.tables(&keys::CERTIFICATES).unwrap_or_default();
+        certificates.push(certificate);
+        self.0.set(&keys::CERTIFICATES, Value::Tables(certificates), Origin::Code);
+        self
+    }
+
+    setters! {
+        client_authorities(file: impl Into<String>) => CLIENT_AUTHORITIES, Value::Text(file.into());
+        client_certificates(required: bool) => CLIENT_CERTIFICATES, Value::Text(
+            keys::CLIENTS[usize::from(!required)].into());
+        min_version(version: impl Into<String>) => MIN_VERSION, Value::Text(version.into());
     }
 }
 

@@ -3,6 +3,7 @@
 //! Goes on after what is wrong, so that everything is said at once. What the machine has is passed in.
 
 mod listeners;
+mod tls;
 
 use super::draft::Draft;
 use super::keys::{self, Key};
@@ -10,7 +11,7 @@ use super::problem::{Place, Problem, closest};
 use super::value::{Name, Table};
 use super::{AccessLog, Config, Core, Listener, LogLevel, Respond, Route, Shard};
 use crate::id::CpuId;
-use crate::limits::Limits;
+use crate::limits::{Limits, WhenFull};
 use crate::mode::{Mode, Pin};
 use crate::sys::cpus::Usable;
 use crate::topology::{Cores, Placement, Ranges};
@@ -24,20 +25,23 @@ pub(crate) struct Checked {
     pub(crate) config: Config,
     pub(crate) errors: Vec<Problem>,
     pub(crate) warnings: Vec<Problem>,
+    pub(crate) expired: Vec<Problem>,
 }
 
 /// Checks a draft. Without `usable`, whether the CPUs can be had is not asked.
 pub(crate) fn check(draft: &Draft, usable: Option<&Usable>) -> Checked {
-    let mut checker = Checker { draft, errors: Vec::new(), warnings: Vec::new() };
+    let mut checker =
+        Checker { draft, errors: Vec::new(), warnings: Vec::new(), expired: Vec::new() };
     let config = checker.config(usable);
-    let Checker { errors, warnings, .. } = checker;
-    Checked { config, errors, warnings }
+    let Checker { errors, warnings, expired, .. } = checker;
+    Checked { config, errors, warnings, expired }
 }
 
 struct Checker<'a> {
     draft: &'a Draft,
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
+    expired: Vec<Problem>,
 }
 
 impl Checker<'_> {
@@ -67,6 +71,11 @@ impl Checker<'_> {
             cores,
             pin: runtime.text(&keys::PIN).map(|text| pin(&text)),
             rebalance: runtime.text(&keys::REBALANCE).as_deref() == Some("on"),
+            max_connections: runtime.count(&keys::MAX_CONNECTIONS),
+            when_full: match runtime.text(&keys::WHEN_FULL).as_deref() {
+                Some("close") => WhenFull::Close,
+                _ => WhenFull::Answer,
+            },
             pid_file: runtime.text(&keys::PID_FILE).map(PathBuf::from),
             log: runtime.text(&keys::LOG).map(|text| log_level(&text)).unwrap_or_default(),
             logs_json: runtime.text(&keys::LOG_FORMAT).as_deref() == Some("json"),
@@ -77,6 +86,7 @@ impl Checker<'_> {
             routes,
             access_log: self.access_log(),
             warnings: Vec::new(),
+            expired: Vec::new(),
         }
     }
 
@@ -368,6 +378,7 @@ fn shard(all: &Table, core: Option<&Table>, blocking_threads: usize) -> Shard {
             blocking_threads,
         },
         stall_threshold: time(&keys::STALL_THRESHOLD),
+        max_connections: table(&keys::SHARD_MAX_CONNECTIONS).count(&keys::SHARD_MAX_CONNECTIONS),
     }
 }
 

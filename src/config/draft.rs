@@ -6,7 +6,8 @@
 use super::keys::{self, Section};
 use super::kind::Raw;
 use super::problem::{Place, Problem, Source, closest};
-use super::value::{Origin, Table};
+use super::value::{Origin, Table, Value};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -23,10 +24,21 @@ pub(crate) struct Draft {
 /// The name of the listener that there is if none is given.
 pub(crate) const DEFAULT_LISTENER: &str = "default";
 
+/// Where a server listens that was not told where.
+const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
 /// What every variable's name begins with.
 const PREFIX: &str = "CORELANE";
 
 impl Draft {
+    /// The listener that there is if none is given.
+    pub(crate) fn default_listener() -> Table {
+        let mut table = Table::default();
+        table.set(&keys::NAME, Value::Text(DEFAULT_LISTENER.to_owned()), Origin::Code);
+        table.set(&keys::ADDRESS, Value::Address(DEFAULT_ADDRESS), Origin::Code);
+        table
+    }
+
     /// Takes what the environment gives: `CORELANE_RUNTIME_MODE`, `CORELANE_SHARD_BUSY_POLL`, and so on for every key of
     /// `[runtime]`, `[shard]` and `[access_log]`. Other variables are left alone.
     ///

@@ -18,14 +18,7 @@ pub(crate) fn effective(draft: &Draft) -> String {
         page.section(&keys::CORE, core, Some(&draft.shard));
     }
     if draft.listeners.is_empty() {
-        let mut table = Table::default();
-        let defaults = super::check(draft, None).config.listeners;
-        for listener in defaults {
-            table.set(&keys::NAME, Value::Text(listener.name), Origin::Code);
-            let address = listener.address.as_tcp().map(Value::Address);
-            address.into_iter().for_each(|one| table.set(&keys::ADDRESS, one, Origin::Code));
-        }
-        page.section(&keys::LISTENER, &table, None);
+        page.section(&keys::LISTENER, &Draft::default_listener(), None);
     }
     for listener in &draft.listeners {
         page.section(&keys::LISTENER, listener, None);
@@ -44,13 +37,19 @@ struct Page<'a> {
     text: String,
 }
 
-/// Whether a listener on the other kind of socket would have the key: its default would be refused if it were read again.
+/// Whether the key means nothing beside what the table has: on the other kind of socket, or without authorities. Its default
+/// would be refused if it were read again.
 fn means_nothing(key: &Key, table: &Table) -> bool {
-    let is_one_of = |keys: &[&Key]| keys.iter().any(|&other| std::ptr::eq(other, key));
-    match table.get(&keys::SOCKET_PATH) {
-        Some(_) => is_one_of(keys::TCP_ONLY) || is_one_of(&[&keys::ADDRESS]),
-        None => is_one_of(keys::UNIX_ONLY) || is_one_of(&[&keys::SOCKET_PATH]),
+    if std::ptr::eq(key, &keys::CLIENT_CERTIFICATES) {
+        return table.get(&keys::CLIENT_AUTHORITIES).is_none();
     }
+    let is_one_of = |keys: &[&Key]| keys.iter().any(|&other| std::ptr::eq(other, key));
+    if is_one_of(keys::LISTENER.one_of) {
+        return table.get(key).is_none();
+    }
+    let has = |key| table.get(key).is_some();
+    (is_one_of(keys::TCP_ONLY) && !has(&keys::ADDRESS))
+        || (is_one_of(keys::UNIX_ONLY) && !has(&keys::SOCKET_PATH))
 }
 
 impl Page<'_> {
@@ -63,6 +62,9 @@ impl Page<'_> {
             match (&key.kind, table.get(key).or_else(|| else_from?.get(key))) {
                 (Kind::Table(section), Some(Set { value: Value::Table(inner), .. })) => {
                     tables.push((section, inner))
+                }
+                (Kind::Tables(section), Some(Set { value: Value::Tables(inner), .. })) => {
+                    tables.extend(inner.iter().map(|inner| (section, inner)));
                 }
                 (_, Some(Set { value, origin })) => self.line(key, value, &self.origin(origin)),
                 (_, None) => match key.default() {

@@ -10,7 +10,7 @@ use super::value::{Origin, Table, Value};
 use std::borrow::Cow;
 use std::ops::Range;
 use toml::Spanned;
-use toml::de::{DeInteger, DeTable, DeValue};
+use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 
 type Entry<'a> = (&'a Spanned<Cow<'a, str>>, &'a Spanned<DeValue<'a>>);
 
@@ -58,25 +58,7 @@ impl Reader {
         };
         let tables = match (value.get_ref(), section.repeated) {
             (DeValue::Table(table), false) => vec![self.table(section, table, name.span())],
-            (DeValue::Array(items), true) => {
-                let mut tables = Vec::new();
-                for item in items.iter() {
-                    match item.get_ref() {
-                        DeValue::Table(table) => {
-                            tables.push(self.table(section, table, item.span()))
-                        }
-                        other => {
-                            let found = Found(raw(other, &[]));
-                            self.wrong(
-                                item.span(),
-                                format!("expected a table, found {found}"),
-                                None,
-                            );
-                        }
-                    }
-                }
-                tables
-            }
+            (DeValue::Array(items), true) => self.tables(section, items).unwrap_or_default(),
             (DeValue::Table(_), true) => {
                 let message =
                     format!("there may be several of these, so it is written {}", section.title());
@@ -107,6 +89,21 @@ impl Reader {
             _ => &mut draft.routes,
         };
         *place = tables;
+    }
+
+    /// The tables of a list. None: something in it is no table.
+    fn tables(&mut self, section: &Section, items: &DeArray<'_>) -> Option<Vec<Table>> {
+        let mut tables = Vec::new();
+        for item in items.iter() {
+            match item.get_ref() {
+                DeValue::Table(table) => tables.push(self.table(section, table, item.span())),
+                other => {
+                    let found = Found(raw(other, &[]));
+                    self.wrong(item.span(), format!("expected a table, found {found}"), None);
+                }
+            }
+        }
+        (tables.len() == items.len()).then_some(tables)
     }
 
     fn unknown_section(&mut self, name: &Spanned<Cow<'_, str>>, value: &Spanned<DeValue<'_>>) {
@@ -150,6 +147,9 @@ impl Reader {
                 return Some(Value::Table(self.table(section, table, value.span())));
             }
             (Kind::Fields, DeValue::Table(table)) => return self.fields(table),
+            (Kind::Tables(section), DeValue::Array(items)) if !items.is_empty() => {
+                return self.tables(section, items).map(Value::Tables);
+            }
             _ => {}
         }
         let items = match value.get_ref() {

@@ -101,6 +101,10 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 pub(crate) const MODES: &[&str] = &["thread-per-core", "work-stealing"];
 /// Not done, and done.
 pub(crate) const SWITCHES: &[&str] = &["off", "on"];
+pub(crate) const WHEN_FULL_WORDS: &[&str] = &["503", "close"];
+pub(crate) const CLIENTS: &[&str] = &["required", "optional"];
+/// The older first.
+pub(crate) const TLS_VERSIONS: &[&str] = &["1.2", "1.3"];
 pub(crate) const PINS: &[&str] = &["required", "best-effort", "off"];
 /// From the least that is logged to the most.
 pub(crate) const LOG_LEVELS: &[&str] = &["error", "warning", "info"];
@@ -138,6 +142,10 @@ keys! {
         "Threads that run blocking calls, at most, for all shards together.";
     REBALANCE = "rebalance", Kind::Choice(SWITCHES), Is(|| Value::Text(SWITCHES[0].into())), FIXED,
         "Whether connections move, between two requests, from a core that is held up to one that is not.";
+    MAX_CONNECTIONS = "max_connections", count(1, MANY), Tells, FIXED,
+        "Connections at most, on all shards together. Without it: as many as descriptors allow, less a fiftieth.";
+    WHEN_FULL = "when_full", Kind::Choice(WHEN_FULL_WORDS), Is(|| Value::Text(WHEN_FULL_WORDS[0].into())), FIXED,
+        "What becomes of connections that are too many: answered with 503, or closed.";
     PID_FILE = "pid_file", Kind::Text, Tells, FIXED,
         "A file that the process number is written to, for `corelane reload`. It is removed at the end.";
     LOG = "log", Kind::Choice(LOG_LEVELS), Is(|| Value::Text("info".into())), LIVE,
@@ -170,6 +178,8 @@ keys! {
         "Readiness events taken from the kernel at once.";
     BUSY_POLL = "busy_poll", time(ZERO, BUSY_POLL_MAX), Is(|| Value::Time(Limits::default().busy_poll)), FIXED,
         "Longest look at the inbox before a shard sleeps, once other shards have talked to it; \"0s\" switches it off.";
+    SHARD_MAX_CONNECTIONS = "max_connections", count(1, MANY), Tells, FIXED,
+        "Connections at most, on one shard. Without it: only those of all shards together are bounded.";
     STALL_THRESHOLD = "stall_threshold", time(MILLISECOND, HOUR), Is(|| Value::Time(limits::STALL_THRESHOLD)), FIXED,
         "How long a task may hold its shard before that is logged.";
 }
@@ -185,9 +195,11 @@ keys! {
     LISTENER_KEYS;
     NAME = "name", Kind::Name, Wrong, FIXED, "What cores and routes call it.";
     ADDRESS = "address", Kind::Address, Tells, FIXED,
-        "Address and port to listen on, as \"127.0.0.1:8080\" or \"[::1]:8080\". Port 0 lets the system choose. Without it: path says where.";
+        "Address and port to listen on, as \"127.0.0.1:8080\" or \"[::1]:8080\". Port 0 lets the system choose. Without it: path or inherited says where.";
     SOCKET_PATH = "path", Kind::SocketPath, Tells, FIXED,
-        "Path of a Unix socket to listen on; a relative one begins at the working directory. Without it: address says where.";
+        "Path of a Unix socket to listen on; a relative one begins at the working directory. Without it: address or inherited says where.";
+    INHERITED = "inherited", Kind::Name, Tells, FIXED,
+        "The name or the number of a listening socket that a service manager hands over (systemd's FileDescriptorName). Without it: address or path says where.";
     SOCKET_MODE = "mode", Kind::FileMode, Tells, FIXED,
         "Who may connect to the Unix socket, as chmod has it: \"0660\" is its user and group. Without it: as the umask says.";
     BACKLOG = "backlog", count(1, 65_535), Is(|| Value::Count(crate::sys::socket::DEFAULT_BACKLOG.into())), FIXED,
@@ -206,6 +218,11 @@ keys! {
         "Bytes the system may hold for one connection until they are read (SO_RCVBUF). Without it: the system adapts it.";
     SEND_BUFFER = "send_buffer", count(1_024, 1 << 30), Tells, FIXED,
         "Bytes the system may hold for one connection until the peer takes them (SO_SNDBUF). Without it: the system adapts it.";
+    TLS = "tls", Kind::Table(&TLS_SECTION), Tells, LIVE, "HTTPS: certificates, and whom to trust. Without it: HTTP.";
+    PROXIED = "proxied", Kind::Flag, Is(|| Value::Flag(false)), FIXED,
+        "Whether a proxy in front says who has connected, by a header of the PROXY protocol before anything else. It is believed.";
+    HANDSHAKE_TIMEOUT = "handshake_timeout", time(MILLISECOND, HOUR), Is(|| held_to(|limits| limits.handshake_timeout)), LIVE,
+        "How long a connection may take for what comes before HTTP: the header of a proxy, a TLS handshake.";
     FIRST_BYTE_TIMEOUT = "first_byte_timeout", time(MILLISECOND, HOUR), Is(|| held_to(|limits| limits.first_byte_timeout)), LIVE,
         "How long a connection may say nothing at first.";
     HEADER_TIMEOUT = "header_timeout", time(MILLISECOND, HOUR), Is(|| held_to(|limits| limits.header_timeout)), LIVE,
@@ -236,7 +253,26 @@ keys! {
         "Requests that one HTTP/2 connection may have under way.";
 }
 
-/// Keys of a listener that mean nothing on a Unix socket, or nothing on an internet address.
+keys! {
+    TLS_KEYS;
+    CERTIFICATES = "certificate", Kind::Tables(&CERTIFICATE_SECTION), Wrong, LIVE,
+        "Certificates, of which each client gets the one for the name it asks for (SNI), and the first if there is none.";
+    CLIENT_AUTHORITIES = "client_authorities", Kind::Text, Tells, LIVE,
+        "A PEM file with the certificates of those who issue certificates of clients. Without it: clients are not asked for any.";
+    CLIENT_CERTIFICATES = "client_certificates", Kind::Choice(CLIENTS), Is(|| Value::Text(CLIENTS[0].into())), LIVE,
+        "Whether a client without a certificate is turned away, if there are client_authorities.";
+    MIN_VERSION = "min_version", Kind::Choice(TLS_VERSIONS), Is(|| Value::Text(TLS_VERSIONS[0].into())), LIVE,
+        "The oldest version of TLS that is spoken.";
+}
+
+keys! {
+    CERTIFICATE_KEYS;
+    CHAIN = "chain", Kind::Text, Wrong, LIVE,
+        "A PEM file with the server's certificate, and then those who issued it, without the root.";
+    KEY = "key", Kind::Text, Wrong, LIVE, "A PEM file with its private key.";
+}
+
+/// Keys of a listener that mean nothing on a Unix socket, or nothing on an internet address. On a socket that is handed over neither do.
 pub(crate) static TCP_ONLY: &[&Key] = &[&SHARE, &ONLY_V6, &NODELAY, &KEEPALIVE, &RECEIVE_BUFFER];
 pub(crate) static UNIX_ONLY: &[&Key] = &[&SOCKET_MODE];
 
@@ -308,9 +344,9 @@ pub(crate) static CORE: Section = Section {
 pub(crate) static LISTENER: Section = Section {
     name: "listener",
     repeated: true,
-    doc: "An address to listen on, or the path of a Unix socket.",
+    doc: "An address to listen on, the path of a Unix socket, or a socket that is handed over.",
     keys: LISTENER_KEYS,
-    one_of: &[&ADDRESS, &SOCKET_PATH],
+    one_of: &[&ADDRESS, &SOCKET_PATH, &INHERITED],
 };
 
 pub(crate) static ROUTE: Section = Section {
@@ -318,6 +354,22 @@ pub(crate) static ROUTE: Section = Section {
     repeated: true,
     doc: "What requests get. Without any route, GET / answers Hello, World!",
     keys: ROUTE_KEYS,
+    one_of: &[],
+};
+
+pub(crate) static TLS_SECTION: Section = Section {
+    name: "listener.tls",
+    repeated: false,
+    doc: "HTTPS. Files are looked for from the directory of this file on.",
+    keys: TLS_KEYS,
+    one_of: &[],
+};
+
+pub(crate) static CERTIFICATE_SECTION: Section = Section {
+    name: "listener.tls.certificate",
+    repeated: true,
+    doc: "A certificate and its key.",
+    keys: CERTIFICATE_KEYS,
     one_of: &[],
 };
 

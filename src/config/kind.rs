@@ -47,6 +47,8 @@ pub(crate) enum Kind {
     Fields,
     /// A table of its own.
     Table(&'static Section),
+    /// Several, at least one.
+    Tables(&'static Section),
 }
 
 /// What stands in a file, or in a variable, before a kind has looked at it.
@@ -162,6 +164,7 @@ impl Kind {
             | (Kind::Cores, Value::Cores(_))
             | (Kind::Address, Value::Address(_))
             | (Kind::Table(_), Value::Table(_)) => true,
+            (Kind::Tables(_), Value::Tables(tables)) => !tables.is_empty(),
             _ => false,
         }
     }
@@ -245,6 +248,7 @@ impl fmt::Display for Kind {
             ),
             Kind::Fields => f.write_str("a table of texts"),
             Kind::Table(_) => f.write_str("a table"),
+            Kind::Tables(section) => write!(f, "a list of tables, written {}", section.title()),
         }
     }
 }

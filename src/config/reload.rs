@@ -32,7 +32,7 @@ pub(crate) fn reload(running: &Draft, new: &Draft) -> Reload {
     for listener in &mut draft.listeners {
         let of = format!(" \"{}\"", name(listener));
         match new.listeners.iter().find(|other| name(other) == name(listener)) {
-            Some(other) => take(&keys::LISTENER, &of, listener, other, &mut waiting),
+            Some(other) => take_listener(&of, listener, other, &mut waiting),
             None => waiting.push(format!("{}{of}, which is gone", keys::LISTENER.title())),
         }
     }
@@ -63,6 +63,18 @@ fn routes(running: &Draft, new: &Draft, waiting: &mut Vec<String>) -> Vec<Table>
     waiting.extend(names.iter().map(|name| format!("each {title} of \"{name}\"")));
     routes.extend(running.routes.iter().filter(|table| !is_in(new, table)).cloned());
     routes
+}
+
+/// A listener that is plain stays so, and one that is encrypted too.
+fn take_listener(of: &str, running: &mut Table, new: &Table, waiting: &mut Vec<String>) {
+    let before = running.get(&keys::TLS).cloned();
+    take(&keys::LISTENER, of, running, new, waiting);
+    match (before, running.get(&keys::TLS).is_some()) {
+        (Some(before), false) => running.set(&keys::TLS, before.value, before.origin),
+        (None, true) => running.unset(&keys::TLS),
+        _ => return,
+    }
+    waiting.push(format!("{}{of} {}", keys::LISTENER.title(), keys::TLS.name));
 }
 
 /// Takes over the keys of a table that can be, and names the others that are different.

@@ -22,6 +22,7 @@ pub(crate) enum Value {
     Address(SocketAddr),
     Fields(Vec<(String, String)>),
     Table(Table),
+    Tables(Vec<Table>),
 }
 
 /// A name, and where it was written.
@@ -155,6 +156,7 @@ typed! {
     address: Address(SocketAddr);
     fields: Fields(Vec<(String, String)>);
     table: Table(Table);
+    tables: Tables(Vec<Table>);
 }
 
 /// As it is written in a file.
@@ -186,6 +188,7 @@ impl fmt::Display for Value {
                 }
             }
             Value::Table(_) => f.write_str("{ }"),
+            Value::Tables(_) => f.write_str("[]"),
         }
     }
 }

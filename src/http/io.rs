@@ -126,12 +126,6 @@ impl<S: Transport> Io<S> {
         self.counted.take()
     }
 
-    /// When it is closed what was to be sent is forgotten.
-    #[cfg(feature = "server")]
-    pub(crate) fn reset_at_close(&self) {
-        socket::reset_at_close(self.stream.source().get_ref());
-    }
-
     /// The stream.
     pub fn inner(&self) -> &S {
         &self.stream
@@ -144,11 +138,29 @@ impl<S: Transport> Io<S> {
     }
 }
 
+/// When a stream is closed what was to be sent is forgotten.
+#[cfg(feature = "server")]
+pub(crate) fn reset_at_close<S: Transport>(stream: &S) {
+    socket::reset_at_close(stream.source().get_ref());
+}
+
 impl<S: Transport> Read for Io<S> {
     // Inlined it would make hyper's own function around it, which is called far more often than it reads, slower.
     #[inline(never)]
     fn poll_read(
         self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Io::poll_read_from(&self.stream, context, buffer)
+    }
+}
+
+impl<S: Transport> Io<S> {
+    /// Reads from a stream that is not wrapped.
+    #[inline(always)]
+    pub(crate) fn poll_read_from(
+        stream: &S,
         context: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
@@ -156,7 +168,7 @@ impl<S: Transport> Read for Io<S> {
         let unfilled = unsafe { buffer.as_mut() };
         let wanted = unfilled.len();
         let receive = |stream: &S::Socket| socket::recv_uninit(stream, unfilled);
-        let count = ready!(poll_receive(self.stream.source(), context, wanted, receive))?;
+        let count = ready!(poll_receive(stream.source(), context, wanted, receive))?;
         // SAFETY: the kernel has written this many bytes to the front of the unfilled part.
         unsafe { buffer.advance(count) };
         Poll::Ready(Ok(()))

@@ -1,4 +1,4 @@
-//! What each connection of a listener is held to, in time and memory.
+//! What each connection of a listener is held to, in time and memory; and what becomes of one that is too many.
 
 use std::time::Duration;
 
@@ -22,7 +22,10 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionLimits {
-    /// From the connection to its first byte. Default 30 seconds. What has sent nothing is closed without an answer.
+    /// From the connection to the end of what comes before HTTP: a header of the PROXY protocol, a TLS handshake. Default 10
+    /// seconds. Who has not come so far is cut off.
+    pub handshake_timeout: Option<Duration>,
+    /// From the connection, or from the end of its handshake, to its first byte. Default 30 seconds. What has sent nothing is closed without an answer.
     pub first_byte_timeout: Option<Duration>,
     /// From the first byte of a request to the end of its head. Default 30 seconds. Answered by 408 (RFC 9110, 15.5.9).
     pub header_timeout: Option<Duration>,
@@ -61,6 +64,7 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         ConnectionLimits {
+            handshake_timeout: seconds(10),
             first_byte_timeout: seconds(30),
             header_timeout: seconds(30),
             body_timeout: seconds(30),
@@ -77,4 +81,16 @@ impl Default for ConnectionLimits {
             http2_streams: 200,
         }
     }
+}
+
+/// What becomes of a connection when there are as many as there may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It is answered with 503 and `retry-after: 1` (RFC 9110, 10.2.3 and 15.6.4), and closed. One that TLS or the header of a proxy was
+    /// to come first on is closed.
+    #[default]
+    Answer,
+    /// It is closed.
+    Close,
 }

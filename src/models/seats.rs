@@ -1,12 +1,12 @@
 //! Connections that count at a shard's seat while others choose by the count.
 
 use super::{check, rejected, spawn};
-use crate::balance::seats::{Counted, Seat};
+use crate::balance::seats::{Bounds, Counted, Seat};
 use crate::id::ShardId;
 use crate::sync::{Arc, Fault, commit};
 
 fn seat() -> Arc<Seat> {
-    let seat = Seat::new(ShardId::new(0), 0);
+    let seat = Seat::new(ShardId::new(0), 0, Bounds::NONE);
     seat.open();
     seat
 }

@@ -36,17 +36,28 @@ mod sealed {
     pub trait Sealed {
         /// How many connections are in the queue. None: the kernel does not say.
         fn waiting(&self) -> Option<usize>;
+
+        /// This shard is not told of connections any more, also if the socket lives on in other hands.
+        fn leave(self);
     }
 
     impl Sealed for TcpListener {
         fn waiting(&self) -> Option<usize> {
             waiting_connections(self).ok()
         }
+
+        fn leave(self) {
+            drop(self.into_std());
+        }
     }
 
     impl Sealed for UnixListener {
         fn waiting(&self) -> Option<usize> {
             None
+        }
+
+        fn leave(self) {
+            drop(self.into_std());
         }
     }
 }

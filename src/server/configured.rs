@@ -29,11 +29,20 @@ impl Config {
     /// Settings of a server with the listeners of this, each on the shards that are to serve it. `runtime` is one that
     /// [`runtime`](Self::runtime) has made.
     pub fn server(&self, runtime: &Runtime) -> Builder {
-        let listen = |listener| self.listen(listener, runtime.shards());
-        self.listeners
-            .iter()
-            .map(listen)
-            .fold(Server::builder().rebalance(self.rebalance), Builder::listen_with)
+        let shards = runtime.shards();
+        let mut server = Server::builder().rebalance(self.rebalance).when_full(self.when_full);
+        if let Some(most) = self.max_connections {
+            server = server.max_connections(most);
+        }
+        for info in shards {
+            let core = self.core.iter().find(|core| core.cpu == info.cpu);
+            let own = core.map_or(&self.shard, |core| &core.shard).max_connections;
+            server = own
+                .into_iter()
+                .fold(server, |server, most| server.max_connections_on(info.shard, most));
+        }
+        let listen = |listener| self.listen(listener, shards);
+        self.listeners.iter().map(listen).fold(server, Builder::listen_with)
     }
 
     /// Settings of the access log that this asks for, if it does: to be started, and given to
@@ -65,11 +74,16 @@ impl Config {
                 .nodelay(listener.nodelay)
                 .keepalive(listener.keepalive),
             ListenAddr::Unix(path) => Listen::unix(path),
+            ListenAddr::Inherited(name) => Listen::inherited(name),
         };
         listen = listen
             .backlog(listener.backlog)
             .balance(listener.balance)
-            .limits(listener.limits.clone());
+            .limits(listener.limits.clone())
+            .proxied(listener.proxied);
+        if let Some(secure) = &listener.tls {
+            listen = listen.tls(secure.tls.clone());
+        }
         if let Some(mode) = listener.mode {
             listen = listen.mode(mode);
         }

@@ -4,15 +4,14 @@ use super::Body;
 use super::access_log::{ConnectionLog, Logging};
 use super::arrival::{Arrival, Past};
 use super::guard::{Answer, Call, Guarded};
+use super::preliminary::Present;
 use super::probe::{End, Probe};
-use super::protocol::{Http, Settings, Speak};
+use super::protocol::{Http, Settings, Speak, Speaks};
 use super::roster::Roster;
 use super::transport::{Stream, Transport};
-use crate::http::{self, Io};
 use crate::id::ShardId;
 use crate::limits::ConnectionLimits;
 use crate::shard::context::with_current;
-use crate::task::home::add;
 use hyper::body::Bytes;
 use hyper::rt::Write as _;
 use hyper::rt::bounds::Http2ServerConnExec;
@@ -38,32 +37,31 @@ impl<I> Moves<I> for Stays {
 }
 
 /// The task of a connection. `moves` is made of what is seen of it.
-pub(super) fn connection<T, S, B, E, M>(
-    arrival: Arrival<T>,
+pub(super) fn connection<I, S, B, E, M>(
+    arrival: Arrival<I>,
     service: S,
     settings: &Settings,
     roster: &Arc<Roster>,
     executor: E,
     moves: impl FnOnce(&Arc<Probe>) -> M,
-) -> Connection<Http<Io<T>, S, E>, M>
+) -> Connection<Http<I, S, E>, M>
 where
-    T: http::Transport + Send + 'static,
+    I: Stream,
     S: Service<Request<Body>, Response = Response<B>> + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
 {
-    let Arrival { stream, read, info, limits, counted, past, moved } = arrival;
+    let Arrival { stream, read, info, limits, past, speaks, .. } = arrival;
     let probe = Arc::new(Probe::of(past.requests, !read.is_empty()));
-    // One that has moved has begun with something else.
-    let guesses = limits.http2 && !moved;
-    let transport = Transport::new(Io::of_server(stream, counted), read, guesses, probe.clone());
+    let speaks = speaks.after(&read);
+    let transport = Transport::new(stream, read, speaks == Speaks::Either, probe.clone());
     let moves = moves(&probe);
     let log = settings.access_log.as_ref().map(|log| ConnectionLog::new(log, &info.peer));
     let logging = Logging::new(log.as_ref(), &probe);
     let guarded = Guarded { service, probe: probe.clone(), limits: limits.clone(), log };
-    let http = Some(Http::new(transport, guarded, settings, executor));
+    let http = Some(Http::new(transport, guarded, settings, executor, speaks));
     let open = Open::new(roster.clone(), limits, past.began);
     Connection { http, logging, probe, open, ends: false, moves }
 }
@@ -179,12 +177,12 @@ struct Open {
     limits: Arc<ConnectionLimits>,
     began: Instant,
     number: Option<u32>,
+    _present: Present,
 }
 
 impl Open {
     fn new(roster: Arc<Roster>, limits: Arc<ConnectionLimits>, began: Instant) -> Open {
-        with_current(|shard| add(&shard.counters.connections, 1));
-        Open { roster, limits, began, number: None }
+        Open { roster, limits, began, number: None, _present: Present::new() }
     }
 
     #[inline(always)]
@@ -198,7 +196,6 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        with_current(|shard| add(&shard.counters.connections, u64::MAX));
         if let Some(number) = self.number {
             self.roster.leave(number);
         }

@@ -43,6 +43,21 @@ pub enum Event {
         /// Why.
         error: io::Error,
     },
+    /// There are as many connections as there may be, and one was turned away.
+    Full {
+        /// On which shard.
+        shard: ShardId,
+    },
+    /// A connection has ended before HTTP was spoken on it: there was no TLS handshake, or none that was agreed on, or no header of
+    /// the PROXY protocol, or not in time.
+    HandshakeFailed {
+        /// On which shard.
+        shard: ShardId,
+        /// Who has connected: the proxy, if it has said nothing that could be understood.
+        peer: Peer,
+        /// Why.
+        error: io::Error,
+    },
     /// The system refuses to spread the connections of an address by the policy that was asked for, for example because a
     /// filter forbids the system call. Its hash goes on doing that, as with [`Policy::Hash`](crate::balance::Policy).
     /// Told once for an address, by a shard or by the thread that looks at them. Unix sockets have no such policies.
@@ -55,13 +70,30 @@ pub enum Event {
 }
 
 /// What a service may want to know of the connection it is made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
     /// Which of the addresses it came to, in the order in which they were given.
     pub listener: usize,
-    /// Who connected.
+    /// Who connected; behind a [proxy](super::Listen::proxied) that says it, who has connected to that.
     pub peer: Peer,
+    /// The proxy that has said so.
+    pub proxy: Option<Peer>,
+    /// What was agreed on, if the connection is encrypted.
+    #[cfg(feature = "tls")]
+    pub tls: Option<Arc<crate::tls::Session>>,
+}
+
+impl ConnectionInfo {
+    pub(super) fn new(listener: usize, peer: Peer) -> ConnectionInfo {
+        ConnectionInfo {
+            listener,
+            peer,
+            proxy: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
 }
 
 /// Who has connected. Shown as the address, or as `process 7 of user 1000`.

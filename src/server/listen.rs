@@ -1,13 +1,14 @@
 //! Where a server listens, and binding it: every address once for each of its shards, a path once for all, or nothing.
 
+use super::secure::Security;
+use super::shared;
 use super::steer::{Group, Place};
-use super::unix;
+use super::terms::{LiveTerms, Terms};
 use crate::balance::Policy;
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
 use crate::limits::ConnectionLimits;
 use crate::listen_addr::{ListenAddr, unfit_path};
-use crate::sync::live::{Known, Live};
 use crate::sys::socket::{ListenOptions, listen, overlap, port_is_taken};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 /// Why a policy by a program and sharing a port do not go together.
 const SHARED: &str = "the program would choose among their sockets too, without knowing them";
 
-/// Why no policy goes with a Unix socket.
+/// Why no policy goes with a Unix socket, or one that was handed over.
 pub(super) const ONE_QUEUE: &str =
     "its shards accept from one socket, and the first that looks has the connection";
 
@@ -37,6 +38,8 @@ pub struct Listen {
     pub(super) options: ListenOptions,
     pub(super) share: bool,
     pub(super) limits: ConnectionLimits,
+    pub(super) security: Security,
+    pub(super) proxied: bool,
     pub(super) balance: Policy,
     pub(super) shards: Option<Vec<ShardId>>,
     pub(super) mode: Option<u32>,
@@ -81,6 +84,23 @@ impl Listen {
         Listen::at(ListenAddr::Unix(path.into()))
     }
 
+    /// A socket that listens already, which a service manager has handed over under this name: systemd's `FileDescriptorName=`, or the
+    /// number of the socket among those of the unit, from 0 (`LISTEN_FDS`, `sd_listen_fds(3)`). TCP or Unix.
+    ///
+    /// Connections wait in it while the server is not there, so none is lost by a restart. There is one socket for all shards, from which
+    /// they accept, and stay, as with a [Unix socket](Self::unix). What whoever opens a socket decides is refused when the server starts:
+    /// `balance` other than [`Policy::Hash`], `share`, `only_v6`, `nodelay`, which is on, `keepalive`, `receive_buffer` and `mode`.
+    /// `backlog` means nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// use corelane::server::{Listen, Server};
+    /// let server = Server::builder().listen_with(Listen::inherited("http"));
+    /// ```
+    pub fn inherited(name: impl Into<String>) -> Self {
+        Listen::at(ListenAddr::Inherited(name.into()))
+    }
+
     fn at(address: ListenAddr) -> Self {
         let options = ListenOptions { reuse_port: true, nodelay: true, ..ListenOptions::default() };
         Listen {
@@ -88,6 +108,8 @@ impl Listen {
             options,
             share: false,
             limits: ConnectionLimits::default(),
+            security: Security::default(),
+            proxied: false,
             balance: Policy::default(),
             shards: None,
             mode: None,
@@ -97,7 +119,7 @@ impl Listen {
 
     /// A setting of TCP.
     fn of_tcp(&mut self, name: &'static str) {
-        if self.address.as_unix().is_some() {
+        if self.address.as_tcp().is_none() {
             self.foreign = Some(name);
         }
     }
@@ -105,7 +127,7 @@ impl Listen {
     /// Who may connect to a Unix socket, as `chmod` has it: `0o660` is its user and group. It holds before anybody can connect.
     /// Default: as the umask of the process says. On an internet address it is refused when the server starts.
     pub fn mode(mut self, mode: u32) -> Self {
-        if self.address.as_tcp().is_some() {
+        if self.address.as_unix().is_none() {
             self.foreign = Some("mode");
         }
         self.mode = Some(mode);
@@ -168,6 +190,32 @@ impl Listen {
         self
     }
 
+    /// Whether a proxy in front of it says who has connected, by a header of the PROXY protocol, version 1 or 2, before anything
+    /// else ([its specification](https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt)). What it says is
+    /// [the peer](super::ConnectionInfo::peer), and believed, so nobody but the proxy may be able to connect here. Who sends no such header
+    /// is cut off. Default false.
+    pub fn proxied(mut self, proxied: bool) -> Self {
+        self.proxied = proxied;
+        self
+    }
+
+    /// HTTPS: connections begin with a handshake, and speak the version of HTTP that is agreed on in it; without that HTTP/1.
+    /// A clone may be kept to [reload](crate::tls::Tls::reload) it. Such connections stay where they were accepted, or handed over to:
+    /// [`rebalance`](super::Builder::rebalance) does not move them.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use corelane::{server::{Listen, Server}, tls::Tls};
+    /// let tls = Tls::builder().certificate("chain.pem", "key.pem").build()?;
+    /// let server = Server::builder().listen_with(Listen::new("0.0.0.0:443".parse()?).tls(tls.clone()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
+        self.security = Security::of(tls);
+        self
+    }
+
     /// Which of its shards gets a connection, one of those that [serve it](Self::shards). Default: [`Policy::Hash`], the only
     /// one of a [Unix socket](Self::unix). In work-stealing mode it means nothing: any worker serves any connection.
     pub fn balance(mut self, policy: Policy) -> Self {
@@ -194,20 +242,24 @@ impl Listen {
         let wrong = |why: String| Err(Error::new(ErrorKind::Config, why));
         let address = &self.address;
         if let Some(name) = self.foreign {
-            let whose = if name == "mode" { "Unix sockets" } else { "TCP" };
-            return wrong(format!("{address} has no {name}: only {whose} can be told that"));
+            let whose = match address {
+                ListenAddr::Inherited(_) => "whoever has opened the socket",
+                ListenAddr::Tcp(_) => "only Unix sockets",
+                ListenAddr::Unix(_) => "only TCP",
+            };
+            return wrong(format!("{address} has no {name}: {whose} can be told that"));
         }
         if let Some(path) = address.as_unix() {
             if let Some(why) = unfit_path(path) {
                 return wrong(format!("cannot listen on {address}: {why}"));
             }
-            if self.balance != Policy::Hash {
-                let policy = self.balance;
-                return wrong(format!("{address} cannot be balanced by {policy}: {ONE_QUEUE}"));
-            }
             if let Some(mode) = self.mode.filter(|mode| *mode > 0o777) {
                 return wrong(format!("{address} cannot have the mode {mode:o}: 777 is the most"));
             }
+        }
+        if address.as_tcp().is_none() && self.balance != Policy::Hash {
+            let policy = self.balance;
+            return wrong(format!("{address} cannot be balanced by {policy}: {ONE_QUEUE}"));
         }
         if self.share && self.balance.is_by_kernel_program() {
             let policy = self.balance;
@@ -238,34 +290,33 @@ impl Listen {
     }
 }
 
-/// Limits that can be replaced while connections come.
-pub(super) type LiveLimits = Arc<Live<ConnectionLimits>>;
-
 /// Sockets that listen, grouped by the shard that will own them.
 pub(super) struct Bound {
     pub(super) addresses: Vec<ListenAddr>,
     /// For each address.
-    pub(super) limits: Vec<LiveLimits>,
+    pub(super) terms: Vec<LiveTerms>,
     pub(super) by_shard: Vec<Sockets>,
-    /// Those of TCP, in their order, and one group for each.
-    pub(super) local_addrs: Vec<SocketAddr>,
+    /// Those of which each shard has a socket, in their order, and one group for each.
+    pub(super) group_addrs: Vec<SocketAddr>,
     pub(super) groups: Vec<Arc<Group>>,
-    /// One for each path, in their order.
-    pub(super) paths: Vec<Arc<unix::Group>>,
+    /// Which of the addresses those are.
+    pub(super) grouped: Vec<usize>,
+    /// One for each socket that there is once, in their order.
+    pub(super) shared: Vec<Arc<shared::Group>>,
 }
 
 /// The sockets of one shard.
 #[derive(Default)]
 pub(super) struct Sockets {
     pub(super) tcp: Vec<Listening>,
-    pub(super) unix: Vec<unix::Listening>,
+    pub(super) shared: Vec<shared::Listening>,
 }
 
 /// One shard's socket of a listened-on address.
 pub(super) struct Listening {
     pub(super) socket: TcpListener,
     pub(super) backlog: u32,
-    pub(super) limits: Known<ConnectionLimits>,
+    pub(super) terms: Terms,
     /// Which of the addresses, in the order in which they were given.
     pub(super) number: usize,
     /// Its place among the sockets of that address. After `socket`, which is to be closed first.
@@ -276,25 +327,25 @@ pub(super) struct Listening {
 pub(super) fn bind_all(wanted: &[Listen], shards: usize) -> Result<Bound, Error> {
     let mut bound = Bound {
         addresses: Vec::new(),
-        limits: Vec::new(),
+        terms: Vec::new(),
         by_shard: (0..shards).map(|_| Sockets::default()).collect(),
-        local_addrs: Vec::new(),
+        group_addrs: Vec::new(),
         groups: Vec::new(),
-        paths: Vec::new(),
+        grouped: Vec::new(),
+        shared: Vec::new(),
     };
     for (number, wanted) in wanted.iter().enumerate() {
         wanted.check()?;
         let shards = wanted.on(shards)?;
-        let limits = Arc::new(Live::new(wanted.limits.clone()));
+        let terms = LiveTerms::new(wanted);
         let address = match wanted.address {
-            ListenAddr::Tcp(address) => bound.tcp(address, wanted, number, shards, &limits)?.into(),
-            ListenAddr::Unix(_) => {
-                bound.unix(wanted, number, &shards, &limits)?;
-                wanted.address.clone()
+            ListenAddr::Tcp(address) => bound.tcp(address, wanted, number, shards, &terms)?.into(),
+            ListenAddr::Unix(_) | ListenAddr::Inherited(_) => {
+                bound.shared(wanted, number, &shards, &terms)?
             }
         };
         bound.addresses.push(address);
-        bound.limits.push(limits);
+        bound.terms.push(terms);
     }
     Ok(bound)
 }
@@ -307,43 +358,46 @@ impl Bound {
         wanted: &Listen,
         number: usize,
         shards: Vec<usize>,
-        limits: &LiveLimits,
+        terms: &LiveTerms,
     ) -> Result<SocketAddr, Error> {
         // With SO_REUSEPORT a second instance of a program would silently share the port with the first.
         match port_is_taken(address, wanted.share, wanted.options.only_v6) {
             Ok(false) => {}
-            Ok(true) => return Err(taken(address, &self.local_addrs)),
-            Err(error) => return Err(cannot_bind(address, error, &self.local_addrs)),
+            Ok(true) => return Err(taken(address, &self.group_addrs)),
+            Err(error) => return Err(cannot_bind(address, error, &self.group_addrs)),
         }
         let group = Group::new(wanted.balance, shards.len(), wanted.share);
         for shard in shards {
-            let failed = |error| cannot_bind(address, error, &self.local_addrs);
+            let failed = |error| cannot_bind(address, error, &self.group_addrs);
             let socket = listen(address, &wanted.options).map_err(failed)?;
             let place = Group::enter(&group, shard, &socket).map_err(failed)?;
             // The first socket of port 0 gets a port, which the others share.
             address = socket.local_addr().map_err(failed)?;
-            let (backlog, limits) = (wanted.options.backlog, Known::new(limits.clone()));
-            let listening = Listening { socket, backlog, limits, number, place };
+            let backlog = wanted.options.backlog;
+            let listening = Listening { socket, backlog, terms: terms.here(), number, place };
             self.by_shard[shard].tcp.push(listening);
         }
         self.groups.push(group);
-        self.local_addrs.push(address);
+        self.grouped.push(number);
+        self.group_addrs.push(address);
         Ok(address)
     }
 
-    fn unix(
+    /// Returns where it listens.
+    fn shared(
         &mut self,
         wanted: &Listen,
         number: usize,
         shards: &[usize],
-        limits: &LiveLimits,
-    ) -> Result<(), Error> {
-        let (group, sockets) = unix::Group::bind(wanted, number, shards, limits, &self.paths)?;
+        terms: &LiveTerms,
+    ) -> Result<ListenAddr, Error> {
+        let (group, sockets) = shared::Group::bind(wanted, number, shards, terms, &self.shared)?;
         for (&shard, listening) in shards.iter().zip(sockets) {
-            self.by_shard[shard].unix.push(listening);
+            self.by_shard[shard].shared.push(listening);
         }
-        self.paths.push(group);
-        Ok(())
+        let address = group.address().clone();
+        self.shared.push(group);
+        Ok(address)
     }
 }
 
@@ -374,7 +428,7 @@ mod tests {
     fn connections_send_small_responses_at_once() {
         let any = "127.0.0.1:0".parse().expect("an address");
         let bound = bind_all(&[Listen::new(any)], 1).expect("a port");
-        let _client = std::net::TcpStream::connect(bound.local_addrs[0]).expect("it listens");
+        let _client = std::net::TcpStream::connect(bound.group_addrs[0]).expect("it listens");
         let (accepted, _) = bound.by_shard[0].tcp[0].socket.accept().expect("it has come");
         assert!(accepted.nodelay().expect("asked"));
     }

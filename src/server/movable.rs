@@ -9,6 +9,7 @@ use super::connection::Moves;
 use super::crew::Crew;
 use super::event::ConnectionInfo;
 use super::probe::Probe;
+use super::protocol::Speaks;
 use crate::http::Io;
 use crate::id::ShardId;
 use crate::limits::ConnectionLimits;
@@ -33,7 +34,7 @@ impl Movable {
         crew: &Rc<Crew>,
     ) -> impl FnOnce(&Arc<Probe>) -> Movable + use<> {
         let (crew, limits) = (crew.clone(), arrival.limits.clone());
-        let (info, moved) = (arrival.info, arrival.moved);
+        let (info, moved) = (arrival.info.clone(), arrival.moved);
         move |probe| {
             let member = crew.join(probe.clone(), info.listener, moved);
             Movable { crew, member, info, limits }
@@ -53,8 +54,10 @@ impl Moves<Io<TcpStream>> for Movable {
     ) {
         let (counted, stream) = (io.take_counted(), io.into_inner());
         let sent = stream.source().poll_all_sent(context);
-        let (info, limits) = (self.info, self.limits.clone());
-        let arrival = Arrival { stream, read, info, limits, counted, past, moved: true };
+        let (info, limits) = (self.info.clone(), self.limits.clone());
+        // One that has moved has begun with something else than HTTP/2.
+        let speaks = Speaks::Http1;
+        let arrival = Arrival { stream, read, info, limits, counted, past, speaks, moved: true };
         match sent {
             Poll::Ready(Ok(())) => self.crew.send(to, arrival),
             // The kernel has no room, or the peer has gone: it goes on here.

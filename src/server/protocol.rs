@@ -3,7 +3,7 @@
 use super::Body;
 use super::access_log::AccessLog;
 use super::guard::{Answer, Call, Guarded};
-use super::transport::{Stream, Transport};
+use super::transport::{PREFACE, Stream, Transport};
 use crate::http::Timer;
 use crate::limits::ConnectionLimits;
 use hyper::body::{Bytes, Incoming};
@@ -21,6 +21,28 @@ use std::task::{Context, Poll};
 pub(super) struct Settings {
     pub(super) vectored_writes: bool,
     pub(super) access_log: Option<AccessLog>,
+}
+
+/// What a client may begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Http1,
+    /// Agreed on before.
+    Http2,
+    /// Its first bytes tell.
+    Either,
+}
+
+impl Speaks {
+    /// What is known once these bytes have come.
+    pub(super) fn after(self, read: &[u8]) -> Speaks {
+        let same = read.len().min(PREFACE.len());
+        match self {
+            Speaks::Either if read[..same] != PREFACE[..same] => Speaks::Http1,
+            Speaks::Either if same == PREFACE.len() => Speaks::Http2,
+            speaks => speaks,
+        }
+    }
 }
 
 /// hyper's executor in a pool: any worker runs what it is given, such as a stream of HTTP/2.
@@ -118,15 +140,38 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
 {
-    /// Begins with HTTP/1.
+    /// Begins with HTTP/1, unless HTTP/2 was agreed on.
     pub(super) fn new(
         transport: Transport<I>,
         service: Guarded<S>,
         settings: &Settings,
         executor: E,
+        speaks: Speaks,
     ) -> Self {
-        let http = http1(&service.limits, settings).serve_connection(transport, service);
-        Http { version: Version::One(http.with_upgrades()), executor }
+        let version = match speaks {
+            Speaks::Http1 | Speaks::Either => {
+                let http = http1(&service.limits, settings).serve_connection(transport, service);
+                Version::One(http.with_upgrades())
+            }
+            Speaks::Http2 => Version::two(transport, service, &executor),
+        };
+        Http { version, executor }
+    }
+}
+
+impl<I, S, B, E> Version<I, S, E>
+where
+    I: Stream,
+    S: Service<Request<Body>, Response = Response<B>> + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone,
+{
+    fn two(transport: Transport<I>, service: Guarded<S>, executor: &E) -> Self {
+        service.probe.multiplex();
+        let http = http2(&service.limits, executor);
+        Version::Two(Box::new(http.serve_connection(transport, service)))
     }
 }
 
@@ -166,9 +211,7 @@ where
         };
         let Some(Parts { mut io, read_buf, service, .. }) = http.into_parts() else { return };
         io.put_back(read_buf);
-        service.probe.multiplex();
-        let http = http2(&service.limits, &self.executor);
-        self.version = Version::Two(Box::new(http.serve_connection(io, service)));
+        self.version = Version::two(io, service, &self.executor);
     }
 
     fn into_stream(self) -> Option<(I, Bytes)> {

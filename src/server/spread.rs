@@ -13,8 +13,9 @@ use super::listen::Listen;
 use super::steer::Group;
 use crate::balance::Policy;
 use crate::balance::choice::{Choice, Lots, in_turn, least, p2c};
-use crate::balance::seats::{Counted, Seat, Seats};
+use crate::balance::seats::{Bounds, Counted, Seat, Seats};
 use crate::error::Error;
+use crate::id::ShardId;
 use crate::mesh::inbox::Refused;
 use crate::mesh::thunk::{Errand, Thunk};
 use crate::net::TcpStream;
@@ -163,14 +164,16 @@ pub(super) fn parts(
     listen: &[Listen],
     groups: &[Arc<Group>],
     handle: &Handle,
+    bounds: impl Fn(ShardId) -> Bounds,
 ) -> Result<Vec<Part>, Error> {
     let number = handle.fleet().next_sharded();
-    let seats: Seats = handle.shards().map(|shard| Seat::new(shard, number)).collect();
+    let seats: Seats =
+        handle.shards().map(|shard| Seat::new(shard, number, bounds(shard))).collect();
     let mut parts: Vec<Part> = seats
         .iter()
         .map(|seat| Part { seat: seat.clone(), seats: seats.clone(), spreads: Vec::new() })
         .collect();
-    // Unix sockets have no group: nobody chooses among their shards.
+    // What there is one socket of has no group: nobody chooses among its shards.
     let tcp = listen.iter().enumerate().filter(|(_, listen)| listen.address.as_tcp().is_some());
     for ((listener, listen), group) in tcp.zip(groups) {
         let members = listen.on(seats.len())?;

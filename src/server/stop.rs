@@ -2,7 +2,7 @@
 //!
 //! Nothing is done by halves: whether it may stop at every path and on every address is found out before it stops anywhere.
 
-use super::unix::Closing;
+use super::shared::Closing;
 use super::{Server, steer};
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
@@ -37,18 +37,18 @@ impl Server {
         if self.weigher.is_none() {
             return Err(Error::new(ErrorKind::Config, ONE_SOCKET));
         }
-        let paths = Closing::begin(&self.paths, shard.index())?;
+        let shared = Closing::begin(&self.shared, shard.index())?;
         let seat = self.seats.as_ref().and_then(|seats| seats.get(shard.index()));
         seat.into_iter().for_each(|seat| seat.close());
-        let mut stopped = pin!(steer::stop_accepting(&self.groups, &self.local_addrs, shard));
+        let mut stopped = pin!(steer::stop_accepting(&self.groups, &self.group_addrs, shard));
         // If it is refused it is at once: from then on all of it is done, whoever waits.
         let first = poll_fn(|context| Poll::Ready(stopped.as_mut().poll(context))).await;
         if let Poll::Ready(Err(refused)) = first {
-            paths.undo();
+            shared.undo();
             seat.into_iter().for_each(|seat| seat.open());
             return Err(refused);
         }
-        let closed = paths.close();
+        let closed = shared.close();
         if first.is_pending() {
             stopped.await?;
         }

@@ -48,7 +48,7 @@ impl<S> Tower<S> {
 
     /// The same for one connection: every request carries a copy of this [`ConnectionInfo`] in its extensions.
     pub fn of_connection(service: S, connection: &ConnectionInfo) -> Tower<S> {
-        Tower { service, connection: Some(*connection) }
+        Tower { service, connection: Some(connection.clone()) }
     }
 }
 
@@ -62,8 +62,8 @@ where
 
     #[inline]
     fn call(&self, mut request: Request<Body>) -> TowerCall<S> {
-        if let Some(connection) = self.connection {
-            request.extensions_mut().insert(connection);
+        if let Some(connection) = &self.connection {
+            request.extensions_mut().insert(connection.clone());
         }
         let (service, request) = (self.service.clone(), Some(request));
         TowerCall { stage: Stage::Waits { service, request } }

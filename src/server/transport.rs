@@ -5,7 +5,7 @@
 //! comparison of its first byte.
 
 use super::probe::{End, Probe};
-use crate::http::{Io, poll_read_if};
+use crate::http::{Io, poll_read_if, reset_at_close};
 use hyper::body::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::upgrade::{Parts, Upgraded};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// What a client sends first that speaks HTTP/2 (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A stream that HTTP can be spoken on.
 pub(super) trait Stream: Read + Write + Unpin + Send + 'static {
@@ -25,7 +25,7 @@ pub(super) trait Stream: Read + Write + Unpin + Send + 'static {
 
 impl<T: crate::http::Transport + Send + 'static> Stream for Io<T> {
     fn reset_at_close(&self) {
-        Io::reset_at_close(self);
+        reset_at_close(self.inner());
     }
 }
 

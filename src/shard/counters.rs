@@ -78,6 +78,8 @@ counters! {
     /// Connections that another shard accepted and handed over to this one. They are not among the `accepts` here. Over all
     /// shards there are as many as were handed over, but those on their way and those that a shutdown's deadline cut off.
     connections_taken_over,
+    /// Connections that the HTTP server turned away because there were as many as there may be.
+    connections_turned_away,
     /// Sockets that moved here from another shard.
     sockets_adopted,
     /// Tasks that a worker took out of another's queue. Work-stealing mode only.

@@ -10,3 +10,8 @@ pub(crate) fn raise_limit() {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     }
 }
+
+/// Files that this process may have open; none if that is not bounded.
+pub(crate) fn limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}

@@ -37,6 +37,24 @@ impl Acceptor {
     {
         Accept::new(self.known.get().config.clone(), io)
     }
+
+    /// A handshake with what there is now, for a stream that comes later.
+    pub(crate) fn opening(&self) -> Opening {
+        Opening(self.known.get().config.clone())
+    }
+}
+
+/// A handshake that has nobody to make it with yet.
+pub(crate) struct Opening(Arc<ServerConfig>);
+
+impl Opening {
+    /// As [`Acceptor::accept`].
+    pub(crate) fn accept<IO>(self, io: IO) -> Accept<IO>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        Accept::new(self.0, io)
+    }
 }
 
 /// A handshake: see [`Tls::accept`](super::Tls::accept).

@@ -6,6 +6,8 @@ use crate::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use tokio_rustls::rustls::crypto::CryptoProvider;
+#[cfg(any(feature = "config", test))]
+use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, InconsistentKeys};
@@ -78,8 +80,43 @@ pub(super) fn load(
     key_path: &Path,
     provider: &CryptoProvider,
 ) -> Result<(CertifiedKey, Certificate), Error> {
-    let chain = certificates(chain_path, "the certificate chain")?;
-    let certificate = describe(chain_path, &chain[0])?;
+    let (chain, certificate) = load_chain(chain_path)?;
+    Ok((load_key(chain, chain_path, key_path, provider)?, certificate))
+}
+
+/// What is wrong with a certificate, and in which of its files.
+#[cfg(feature = "config")]
+#[derive(Debug)]
+pub(crate) enum Wrong {
+    Chain(Error),
+    Key(Error),
+}
+
+/// Reads a chain and its key, to see whether they can be used.
+///
+/// # Errors
+/// They cannot.
+#[cfg(feature = "config")]
+pub(crate) fn check(chain_path: &Path, key_path: &Path) -> Result<Certificate, Wrong> {
+    let (chain, certificate) = load_chain(chain_path).map_err(Wrong::Chain)?;
+    load_key(chain, chain_path, key_path, &default_provider()).map_err(Wrong::Key)?;
+    Ok(certificate)
+}
+
+type Chain = Vec<CertificateDer<'static>>;
+
+fn load_chain(path: &Path) -> Result<(Chain, Certificate), Error> {
+    let chain = certificates(path, "the certificate chain")?;
+    let certificate = describe(path, &chain[0])?;
+    Ok((chain, certificate))
+}
+
+fn load_key(
+    chain: Chain,
+    chain_path: &Path,
+    key_path: &Path,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, Error> {
     let key = provider.key_provider.load_private_key(private_key(key_path)?).map_err(|error| {
         wrong(format!(
             "the private key {} cannot be used: {error}; RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, and Ed25519 can",
@@ -89,7 +126,7 @@ pub(super) fn load(
     })?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
-        Ok(()) => Ok((certified, certificate)),
+        Ok(()) => Ok(certified),
         Err(error) => Err(mismatch(chain_path, key_path, certified, error)),
     }
 }
@@ -151,7 +188,6 @@ mod tests {
     use super::*;
     use rcgen::{CertificateParams, KeyPair};
     use std::time::Duration;
-    use tokio_rustls::rustls::crypto::ring::default_provider;
 
     /// A directory with files of these names and texts.
     fn directory(files: &[(&str, String)]) -> tempfile::TempDir {

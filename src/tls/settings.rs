@@ -31,15 +31,27 @@ pub(super) struct Settings {
     pub(super) provider: Arc<CryptoProvider>,
 }
 
+/// The provider is the same for all.
+impl PartialEq for Settings {
+    fn eq(&self, other: &Settings) -> bool {
+        self.certificates == other.certificates
+            && self.clients == other.clients
+            && self.min_version == other.min_version
+            && self.alpn == other.alpn
+    }
+}
+
+impl Eq for Settings {}
+
 /// The files of a certificate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Paths {
     pub(super) chain: PathBuf,
     pub(super) key: PathBuf,
 }
 
 /// Who may be a client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Clients {
     pub(super) authorities: PathBuf,
     pub(super) required: bool,

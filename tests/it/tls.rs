@@ -3,8 +3,8 @@
 //!
 //! Certificates are made anew for each test. Where something must not happen for ever, a generous bound stands.
 
-mod certificates;
-mod client;
+pub(crate) mod certificates;
+pub(crate) mod client;
 mod clients;
 mod files;
 mod handshakes;

@@ -2,7 +2,7 @@
 
 use super::{Checker, First, number};
 use crate::balance::Policy;
-use crate::config::draft::DEFAULT_LISTENER;
+use crate::config::draft::Draft;
 use crate::config::keys::{self, Key};
 use crate::config::problem::{Place, Problem};
 use crate::config::value::Table;
@@ -10,22 +10,16 @@ use crate::config::{Listener, address};
 use crate::limits::ConnectionLimits;
 use crate::listen_addr::ListenAddr;
 use crate::sys::socket;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-
-/// Where a server listens that was not told where.
-const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 impl Checker<'_> {
     pub(super) fn listeners(&mut self) -> Vec<Listener> {
         let draft = self.draft;
-        if draft.listeners.is_empty() {
-            let address = DEFAULT_ADDRESS.into();
-            return vec![listener(&Table::default(), DEFAULT_LISTENER.into(), address)];
-        }
         let (mut names, mut listeners) = (First::default(), Vec::<Listener>::new());
         let mut places: Vec<Place> = Vec::new();
-        for table in &draft.listeners {
+        let default = [Draft::default_listener()];
+        let given = if draft.listeners.is_empty() { &default[..] } else { &draft.listeners };
+        for table in given {
             let name = table.text(&keys::NAME);
             if let Some(name) = &name {
                 let place = table.place(&keys::NAME);
@@ -43,6 +37,9 @@ impl Checker<'_> {
                     (ListenAddr::Unix(path), _) => {
                         format!("{} is listened on by \"{name}\"", path.display())
                     }
+                    (ListenAddr::Inherited(socket), _) => {
+                        format!("{socket:?} is listened on by \"{name}\"")
+                    }
                     (address, theirs) => {
                         format!("{address} is listened on by \"{name}\", at {theirs},")
                     }
@@ -50,6 +47,7 @@ impl Checker<'_> {
                 self.twice(place.clone(), &what, places[other].clone());
             }
             self.kind_of_socket(table, &new);
+            let new = Listener { tls: self.tls(table, new.limits.http2), ..new };
             listeners.push(new);
             places.push(place);
         }
@@ -59,19 +57,27 @@ impl Checker<'_> {
     /// The address or the path, and its place in the file.
     fn where_it_listens(&mut self, table: &Table) -> Option<(ListenAddr, Place)> {
         let is_there = |key: &Key| table.get(key).is_some() || table.has_refused(key);
-        match (is_there(&keys::ADDRESS), is_there(&keys::SOCKET_PATH)) {
-            (false, false) => {
+        let there: Vec<&'static Key> =
+            keys::LISTENER.one_of.iter().copied().filter(|key| is_there(key)).collect();
+        match there[..] {
+            [] => {
                 let message = "there is no address and no path: one of them is wanted";
                 let hint = "for example: address = \"127.0.0.1:8080\", or path = \"/run/app.sock\"";
                 let problem = Problem::new(table.beginning(), message);
                 self.errors.push(problem.hint(hint.to_owned()));
             }
-            (true, true) => {
-                let message = "a listener has an address or a path, and this has both: for the other add a [[listener]]";
-                let problem = Problem::new(table.place(&keys::SOCKET_PATH), message);
-                self.errors.push(problem.of(keys::SOCKET_PATH.name));
+            [first, second, ..] => {
+                let (first, second) = (first.name, second);
+                let message = format!(
+                    "a listener has one place, and this has {first} too: for the other add a [[listener]]"
+                );
+                let problem = Problem::new(table.place(second), message);
+                self.errors.push(problem.of(second.name));
             }
-            _ => {}
+            [_] => {}
+        }
+        if let Some(name) = table.text(&keys::INHERITED) {
+            return Some((ListenAddr::Inherited(name), table.place(&keys::INHERITED)));
         }
         if let Some(path) = table.text(&keys::SOCKET_PATH) {
             return Some((ListenAddr::Unix(path.into()), table.place(&keys::SOCKET_PATH)));
@@ -89,16 +95,26 @@ impl Checker<'_> {
             self.errors.push(Problem::new(table.place(key), message).of(key.name));
         };
         let policy = new.balance;
-        let (others, why) = match new.address {
-            ListenAddr::Tcp(_) => {
-                (keys::UNIX_ONLY, "only a Unix socket, which has a path, has this")
-            }
+        let of_unix = |why| (keys::UNIX_ONLY, why);
+        let of_tcp = |why| (keys::TCP_ONLY, why);
+        let refused = match new.address {
+            ListenAddr::Tcp(_) => vec![of_unix("only a Unix socket, which has a path, has this")],
             ListenAddr::Unix(_) => {
-                (keys::TCP_ONLY, "a Unix socket does not have this, only an address")
+                vec![of_tcp("a Unix socket does not have this, only an address")]
             }
+            ListenAddr::Inherited(_) => vec![of_tcp(NOT_OURS), of_unix(NOT_OURS)],
         };
-        for key in others.iter().copied().filter(|key| table.get(key).is_some()) {
-            wrong(key, why);
+        for (others, why) in refused {
+            for key in others.iter().copied().filter(|key| table.get(key).is_some()) {
+                wrong(key, why);
+            }
+        }
+        if matches!(new.address, ListenAddr::Inherited(_)) && policy != Policy::Hash {
+            let message = format!(
+                "\"{policy}\" chooses among sockets, and what is handed over is one for all cores: the first that looks \
+                 has the connection"
+            );
+            wrong(&keys::BALANCE, &message);
         }
         if new.address.as_unix().is_some() && policy != Policy::Hash {
             let message = format!(
@@ -116,6 +132,8 @@ impl Checker<'_> {
     }
 }
 
+const NOT_OURS: &str = "whoever opens the socket that is handed over decides this";
+
 /// Whether two listen at one place, as far as the file says.
 fn are_one(one: &Listener, other: &Listener) -> bool {
     match (&one.address, &other.address) {
@@ -123,6 +141,7 @@ fn are_one(one: &Listener, other: &Listener) -> bool {
             b.port() != 0 && socket::overlap((*b, other.only_v6), (*a, one.only_v6))
         }
         (ListenAddr::Unix(a), ListenAddr::Unix(b)) => plain(a) == plain(b),
+        (ListenAddr::Inherited(a), ListenAddr::Inherited(b)) => a == b,
         _ => false,
     }
 }
@@ -150,11 +169,14 @@ fn listener(table: &Table, name: String, address: ListenAddr) -> Listener {
         receive_buffer: table.count(&keys::RECEIVE_BUFFER).map(|bytes| bytes as u32),
         send_buffer: table.count(&keys::SEND_BUFFER).map(|bytes| bytes as u32),
         limits: limits(table),
+        proxied: table.flag(&keys::PROXIED).unwrap_or_default(),
+        tls: None,
     }
 }
 
 fn limits(table: &Table) -> ConnectionLimits {
     ConnectionLimits {
+        handshake_timeout: table.time(&keys::HANDSHAKE_TIMEOUT),
         first_byte_timeout: table.time(&keys::FIRST_BYTE_TIMEOUT),
         header_timeout: table.time(&keys::HEADER_TIMEOUT),
         body_timeout: table.time(&keys::BODY_TIMEOUT),

@@ -17,12 +17,10 @@ fn shipped() -> Vec<std::path::PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     let files = std::fs::read_dir(directory).expect("configs");
     let paths = files.map(|file| file.expect("a file").path());
-    // A scenario is another kind of file.
-    paths
-        .filter(|path| {
-            path.extension().is_some_and(|end| end == "toml") && !path.ends_with("scenario.toml")
-        })
-        .collect()
+    // A scenario is another kind of file, and that for HTTPS wants certificates beside it.
+    let others = |path: &Path| path.ends_with("scenario.toml") || path.ends_with("https.toml");
+    let is_one = |path: &Path| path.extension().is_some_and(|end| end == "toml") && !others(path);
+    paths.filter(|path| is_one(path)).collect()
 }
 
 #[track_caller]
@@ -221,7 +219,7 @@ fn the_schema_wants_an_address_or_a_path() {
     let schema = succeeded(&run(&directory(), &["schema"]));
     let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
     let listener = &schema["properties"]["listener"]["items"];
-    let one_of = serde_json::json!([{ "required": ["address"] }, { "required": ["path"] }]);
+    let one_of = serde_json::json!([{ "required": ["address"] }, { "required": ["path"] }, { "required": ["inherited"] }]);
     assert_eq!(listener["oneOf"], one_of);
     assert_eq!(listener["required"], serde_json::json!(["name"]));
     assert_eq!(listener["properties"]["mode"]["pattern"], "^0?[0-7]{3}$");

@@ -149,8 +149,12 @@ impl Program {
     /// Where it says that it listens, so far.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let lines = self.out.so_far();
-        let addresses = lines.iter().filter_map(|line| line.strip_prefix("listening on http://"));
-        addresses.map(|address| address.parse().expect("an address")).collect()
+        let listening = lines.iter().filter_map(|line| line.strip_prefix("listening on "));
+        let addresses = listening.filter_map(|line| line.split_once("://"));
+        addresses
+            .map(|(_, address)| address)
+            .map(|address| address.parse().expect("an address"))
+            .collect()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -10,19 +10,19 @@ use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Who issues certificates.
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: Certificate,
 }
 
 /// A certificate with its key.
-pub(super) struct Issued {
+pub(crate) struct Issued {
     certificate: Certificate,
     key: KeyPair,
 }
 
 impl Authority {
-    pub(super) fn new(name: &str) -> Authority {
+    pub(crate) fn new(name: &str) -> Authority {
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
         parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -32,11 +32,11 @@ impl Authority {
         Authority { issuer: Issuer::new(parameters, key), certificate }
     }
 
-    pub(super) fn issue(&self, names: &[&str]) -> Issued {
+    pub(crate) fn issue(&self, names: &[&str]) -> Issued {
         self.issue_with(names, KeyPair::generate().unwrap(), |_| ())
     }
 
-    pub(super) fn issue_with(
+    pub(crate) fn issue_with(
         &self,
         names: &[&str],
         key: KeyPair,
@@ -55,52 +55,52 @@ impl Authority {
     }
 
     /// One that was valid in 2020.
-    pub(super) fn issue_expired(&self, names: &[&str]) -> Issued {
+    pub(crate) fn issue_expired(&self, names: &[&str]) -> Issued {
         self.issue_with(names, KeyPair::generate().unwrap(), |parameters| {
             parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
             parameters.not_after = rcgen::date_time_ymd(2021, 1, 1);
         })
     }
 
-    pub(super) fn roots(&self) -> RootCertStore {
+    pub(crate) fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der().clone()).unwrap();
         roots
     }
 
-    pub(super) fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.certificate.pem()
     }
 }
 
 impl Issued {
-    pub(super) fn der(&self) -> &CertificateDer<'static> {
+    pub(crate) fn der(&self) -> &CertificateDer<'static> {
         self.certificate.der()
     }
 
-    pub(super) fn chain(&self) -> Vec<CertificateDer<'static>> {
+    pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
         vec![self.der().clone()]
     }
 
-    pub(super) fn key(&self) -> PrivateKeyDer<'static> {
+    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::try_from(self.key.serialize_der()).unwrap()
     }
 }
 
 /// A directory with files.
-pub(super) struct Files(TempDir);
+pub(crate) struct Files(TempDir);
 
 impl Files {
-    pub(super) fn new() -> Files {
+    pub(crate) fn new() -> Files {
         Files(tempfile::tempdir().unwrap())
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Replaces a file, as a careful program does: readers see the old text or the new.
-    pub(super) fn put(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn put(&self, name: &str, text: &str) -> PathBuf {
         let (path, new) = (self.path(name), self.path("new"));
         std::fs::write(&new, text).unwrap();
         std::fs::rename(&new, &path).unwrap();
@@ -108,13 +108,13 @@ impl Files {
     }
 
     /// Puts a certificate and its key, and returns their paths.
-    pub(super) fn put_issued(&self, name: &str, issued: &Issued) -> (PathBuf, PathBuf) {
+    pub(crate) fn put_issued(&self, name: &str, issued: &Issued) -> (PathBuf, PathBuf) {
         let chain = self.put(&format!("{name}.pem"), &issued.certificate.pem());
         let key = self.put(&format!("{name}.key"), &issued.key.serialize_pem());
         (chain, key)
     }
 
-    pub(super) fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.0.path()
     }
 }

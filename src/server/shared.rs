@@ -1,30 +1,31 @@
-//! Listeners on Unix sockets: one socket for each path, which every shard of the listener accepts from by a descriptor of its
-//! own.
+//! Listeners of which there is one socket, at the path of a Unix socket or handed over by a service manager: every shard of the
+//! listener accepts from it, by a descriptor of its own.
 //!
 //! The kernel has one queue, and tells every shard of a new connection; the first that looks has it, which is mostly one that
 //! has nothing else to do. So nothing chooses among shards, and nothing is handed over.
 //!
-//! A [`Group`] knows which shards accept. It has the file, and a descriptor that nobody accepts by, so that the file is removed
+//! A [`Group`] knows which shards accept. It has the file of a path, and a descriptor that nobody accepts by, so that the file is removed
 //! before the socket is closed: who finds the file finds somebody who listens. Both go when the last shard leaves. Its lock is
 //! taken when a shard begins, stops or leaves, never for a connection.
 
-use super::listen::{Listen, LiveLimits};
+use super::listen::Listen;
+use super::terms::{LiveTerms, Terms};
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
-use crate::limits::ConnectionLimits;
 use crate::listen_addr::ListenAddr;
 use crate::runtime::shutdown_requested;
-use crate::sync::live::Known;
 use crate::sync::{Mutex, lock};
+use crate::sys::handed::{self, Handed};
 use crate::sys::socket_file::{Refused, SocketFile, listen_at};
 use crate::task::waker::wake_counted;
 use std::future::{Future, poll_fn};
-use std::os::unix::net::UnixListener;
+use std::io;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// The shards that accept at one path. See the module.
+/// The shards that accept from one socket. See the module.
 #[derive(Debug)]
 pub(super) struct Group {
     address: ListenAddr,
@@ -34,7 +35,7 @@ pub(super) struct Group {
 #[derive(Debug)]
 struct State {
     /// Removed before the socket is closed. None: no shard is left.
-    open: Option<(SocketFile, UnixListener)>,
+    open: Option<(Option<SocketFile>, Handed)>,
     members: Vec<Member>,
     /// Who waits for a member to leave.
     waiting: Vec<Waker>,
@@ -50,23 +51,28 @@ struct Member {
     waker: Option<Waker>,
 }
 
-/// A shard's place at a path. Whoever has it closes the socket before it drops this.
+/// A shard's place at a socket. Whoever has it closes the socket before it drops this.
 #[derive(Debug)]
 pub(super) struct Place {
     group: Arc<Group>,
     shard: usize,
 }
 
-/// One shard's descriptor of the socket at a path.
+/// One shard's descriptor of a socket.
 pub(super) struct Listening {
-    pub(super) socket: UnixListener,
-    pub(super) backlog: u32,
-    /// Of each connection: on a Unix socket it does not inherit that of the socket that listens.
-    pub(super) send_buffer: Option<u32>,
-    pub(super) limits: Known<ConnectionLimits>,
+    pub(super) socket: Handed,
     /// Which of the addresses, in the order in which they were given.
     pub(super) number: usize,
     /// After `socket`, which is to be closed first.
+    pub(super) queue: Queue,
+}
+
+/// What is known of those who wait at it.
+pub(super) struct Queue {
+    pub(super) backlog: u32,
+    /// Of each connection: on a Unix socket it does not inherit that of the socket that listens.
+    pub(super) send_buffer: Option<u32>,
+    pub(super) terms: Terms,
     pub(super) place: Place,
 }
 
@@ -76,42 +82,63 @@ impl Group {
         wanted: &Listen,
         number: usize,
         shards: &[usize],
-        limits: &LiveLimits,
+        terms: &LiveTerms,
         ours: &[Arc<Group>],
     ) -> Result<(Arc<Group>, Vec<Listening>), Error> {
-        let path = wanted.address.as_unix().expect("the address is a path");
         let cannot = |why: &dyn std::fmt::Display| {
             Error::new(ErrorKind::Bind, format!("cannot listen on {}: {why}", wanted.address))
         };
-        if ours.iter().any(|other| other.is_at(path)) {
-            return Err(cannot(&"it was given twice"));
-        }
         let backlog = wanted.options.backlog;
-        let (socket, file) =
-            listen_at(path, wanted.mode, backlog).map_err(|refused| match refused {
-                Refused::System(error) => cannot(&error).because(error),
-                refused => cannot(&refused),
-            })?;
+        let (socket, file, address) = match &wanted.address {
+            ListenAddr::Inherited(name) => {
+                let socket =
+                    handed::listener(name).map_err(|error| cannot(&error).because(error))?;
+                let address = address_of(&socket).map_err(|error| cannot(&error).because(error))?;
+                (socket, None, address)
+            }
+            address => {
+                let path = address.as_unix().expect("those of TCP have a socket for each shard");
+                if ours.iter().any(|other| other.is_at(path)) {
+                    return Err(cannot(&"it was given twice"));
+                }
+                let (socket, file) =
+                    listen_at(path, wanted.mode, backlog).map_err(|refused| match refused {
+                        Refused::System(error) => cannot(&error).because(error),
+                        refused => cannot(&refused),
+                    })?;
+                (Handed::Unix(socket), Some(file), address.clone())
+            }
+        };
         let sockets: Result<Vec<_>, _> = shards.iter().map(|_| socket.try_clone()).collect();
         let sockets = sockets.map_err(|error| cannot(&error).because(error))?;
         let member = |&shard: &usize| Member { shard, closing: false, closes: false, waker: None };
         let members = shards.iter().map(member).collect();
         let state = State { open: Some((file, socket)), members, waiting: Vec::new() };
-        let group = Arc::new(Group { address: wanted.address.clone(), state: Mutex::new(state) });
-        let listening = |(socket, &shard): (UnixListener, &usize)| Listening {
+        let group = Arc::new(Group { address, state: Mutex::new(state) });
+        let listening = |(socket, &shard): (Handed, &usize)| Listening {
             socket,
-            backlog,
-            send_buffer: wanted.options.send_buffer,
-            limits: Known::new(limits.clone()),
             number,
-            place: Place { group: group.clone(), shard },
+            queue: Queue {
+                backlog,
+                send_buffer: wanted.options.send_buffer,
+                terms: terms.here(),
+                place: Place { group: group.clone(), shard },
+            },
         };
         let listening = sockets.into_iter().zip(shards).map(listening).collect();
         Ok((group, listening))
     }
 
-    fn is_at(&self, path: &std::path::Path) -> bool {
-        lock(&self.state).open.as_ref().is_some_and(|(file, _)| file.is_at(path))
+    /// Where it listens.
+    pub(super) fn address(&self) -> &ListenAddr {
+        &self.address
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        lock(&self.state)
+            .open
+            .as_ref()
+            .is_some_and(|(file, _)| file.as_ref().is_some_and(|file| file.is_at(path)))
     }
 
     /// The shard is to stop. False: it does not accept here, or stops already.
@@ -163,7 +190,18 @@ impl Group {
     }
 }
 
-/// One shard is to stop accepting at every path; none of it is done yet.
+/// Where a socket listens that was handed over. One of no name is shown as empty.
+fn address_of(socket: &Handed) -> io::Result<ListenAddr> {
+    match socket {
+        Handed::Tcp(socket) => socket.local_addr().map(ListenAddr::Tcp),
+        Handed::Unix(socket) => {
+            let address = socket.local_addr()?;
+            Ok(ListenAddr::Unix(address.as_pathname().map(Path::to_owned).unwrap_or_default()))
+        }
+    }
+}
+
+/// One shard is to stop accepting from every such socket; none of it is done yet.
 pub(super) struct Closing<'a> {
     groups: &'a [Arc<Group>],
     begun: Vec<&'a Group>,
@@ -172,7 +210,7 @@ pub(super) struct Closing<'a> {
 
 impl<'a> Closing<'a> {
     /// # Errors
-    /// It is the last at some path. Nothing has been done then.
+    /// It is the last at some socket. Nothing has been done then.
     pub(super) fn begin(groups: &'a [Arc<Group>], shard: usize) -> Result<Closing<'a>, Error> {
         let mut closing = Closing { groups, begun: Vec::new(), shard };
         for group in groups {
