@@ -47,24 +47,24 @@ where
         let Guarded { service, probe, limits, log } = self;
         let number = probe.begin(!request.body().is_end_stream());
         let record = log.as_ref().map(|log| log.begin(&request, probe));
-        let ended = Ended::new(probe, record);
+        let mut ended = Ended::new(probe, record);
         let is_last = number >= limits.max_requests;
         if is_last && probe.is_multiplexed() {
             probe.must_end(End::Gracefully);
         }
-        let (timeout, ended) = (limits.request_timeout, Some(ended));
+        ended.flags().is_last = is_last;
+        let timeout = limits.request_timeout;
         if let Err(refusal) = check(&request, limits) {
-            let (call, fate, late, tunnels) = (None, None, None, false);
-            let refusal = Some(refusal);
-            return Call { call, refusal, fate, late, ended, is_last, tunnels, timeout };
+            let (call, refusal, fate, late) = (None, Some(refusal), None, None);
+            return Call { call, refusal, fate, late, ended: Some(ended), timeout };
         }
-        let tunnels = probe.is_multiplexed() && *request.method() == Method::CONNECT;
+        ended.flags().tunnels = probe.is_multiplexed() && *request.method() == Method::CONNECT;
         let (head, body) = request.into_parts();
         let (body, fate) = Body::new(body, limits, probe);
         let request = Request::from_parts(head, body);
         let call = caught(|| service.call(request));
         let refusal = call.is_none().then_some(PANICKED);
-        Call { call, refusal, fate, late: None, ended, is_last, tunnels, timeout }
+        Call { call, refusal, fate, late: None, ended: Some(ended), timeout }
     }
 }
 
@@ -118,10 +118,6 @@ pin_project_lite::pin_project! {
         // Made when the service has no answer at once.
         late: Option<Sleep>,
         ended: Option<Ended>,
-        // The connection ends after this.
-        is_last: bool,
-        // It becomes a tunnel if the service agrees.
-        tunnels: bool,
         timeout: Option<Duration>,
     }
 }
@@ -144,13 +140,14 @@ where
                     if let Some(record) = ended.record() {
                         record.answer(&response);
                     }
-                    if *this.tunnels && response.status().is_success() {
+                    let Flags { is_last, tunnels, .. } = *ended.flags();
+                    if tunnels && response.status().is_success() {
                         ended.probe().open();
                     }
                     let answer = |body| Answer { body: Some(body), ended };
                     let mut response = response.map(answer);
                     // What is upgraded has no next request.
-                    if *this.is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                         close_after(&mut response);
                     }
                     return Poll::Ready(Ok(response));
@@ -174,12 +171,13 @@ where
         // What it holds is let go of now, not when the answer has been sent.
         caught(|| this.call.set(None));
         let mut ended = this.ended.take().expect("it is ready once");
+        let is_last = ended.flags().is_last;
         ended.record().into_iter().for_each(|record| record.refuse(refusal.status));
         let mut response = Response::new(Answer { body: None, ended });
         *response.status_mut() = refusal.status;
         let reason = ReasonPhrase::from_static(refusal.reason.as_bytes());
         response.extensions_mut().insert(reason);
-        if refusal.closes || *this.is_last {
+        if refusal.closes || is_last {
             close_after(&mut response);
         }
         Poll::Ready(Ok(response))
@@ -194,62 +192,65 @@ fn close_after<B>(response: &mut Response<B>) {
 
 /// Counts a request when it is done with, and has it logged.
 ///
-/// Without a log it takes no more room than the two words of the other case: what moves through hyper is to stay small.
+/// Two words, with or without a log, and the flags fit between them: what moves through hyper is to stay small.
 enum Ended {
-    /// `offered`: the answer has given something and was not asked for more.
-    Plain {
-        probe: Arc<Probe>,
-        offered: bool,
-    },
-    Logged {
-        record: Box<Record>,
-        offered: bool,
-    },
+    Plain(Flags, Arc<Probe>),
+    Logged(Flags, Box<Record>),
+}
+
+#[derive(Clone, Copy, Default)]
+struct Flags {
+    /// The answer has given something and was not asked for more.
+    is_offered: bool,
+    /// The connection ends after this.
+    is_last: bool,
+    /// It becomes a tunnel if the service agrees.
+    tunnels: bool,
 }
 
 impl Ended {
     #[inline(always)]
     fn new(probe: &Arc<Probe>, record: Option<Box<Record>>) -> Ended {
         match record {
-            None => Ended::Plain { probe: probe.clone(), offered: false },
-            Some(record) => Ended::Logged { record, offered: false },
+            None => Ended::Plain(Flags::default(), probe.clone()),
+            Some(record) => Ended::Logged(Flags::default(), record),
         }
     }
 
     #[inline(always)]
     fn probe(&self) -> &Probe {
         match self {
-            Ended::Plain { probe, .. } => probe,
-            Ended::Logged { record, .. } => record.probe(),
+            Ended::Plain(_, probe) => probe,
+            Ended::Logged(_, record) => record.probe(),
         }
     }
 
     #[inline(always)]
     fn record(&mut self) -> Option<&mut Record> {
         match self {
-            Ended::Plain { .. } => None,
-            Ended::Logged { record, .. } => Some(record),
+            Ended::Plain(..) => None,
+            Ended::Logged(_, record) => Some(record),
         }
     }
 
     #[inline(always)]
-    fn is_offered(&mut self) -> &mut bool {
+    fn flags(&mut self) -> &mut Flags {
         match self {
-            Ended::Plain { offered, .. } | Ended::Logged { offered, .. } => offered,
+            Ended::Plain(flags, _) | Ended::Logged(flags, _) => flags,
         }
     }
 
     /// The answer has given something.
     #[inline(always)]
     fn offer(&mut self) {
-        *self.is_offered() = true;
+        self.flags().is_offered = true;
         self.probe().offer();
     }
 
     /// The answer is asked for more, or is no more.
     #[inline(always)]
     fn unoffer(&mut self) {
-        if std::mem::take(self.is_offered()) {
+        if std::mem::take(&mut self.flags().is_offered) {
             self.probe().unoffer();
         }
     }
@@ -260,8 +261,8 @@ impl Drop for Ended {
     fn drop(&mut self) {
         self.unoffer();
         match self {
-            Ended::Plain { probe, .. } => probe.end(),
-            Ended::Logged { record, .. } => record.end(),
+            Ended::Plain(_, probe) => probe.end(),
+            Ended::Logged(_, record) => record.end(),
         }
     }
 }
@@ -310,5 +311,15 @@ impl<B: hyper::body::Body> hyper::body::Body for Answer<B> {
     #[inline]
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), hyper::body::Body::size_hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_leaves_behind_takes_two_words() {
+        assert_eq!(size_of::<Option<Ended>>(), 2 * size_of::<usize>());
     }
 }
