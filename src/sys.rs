@@ -5,12 +5,12 @@ pub(crate) mod bytes;
 pub(crate) mod cpus;
 pub(crate) mod errno;
 pub(crate) mod fifo;
-#[cfg(feature = "compare")]
+#[cfg(feature = "server")]
 pub(crate) mod files;
-#[cfg(feature = "cli")]
-#[cfg_attr(not(feature = "compare"), allow(dead_code, reason = "comparing starts processes"))]
 #[cfg(feature = "server")]
 pub(crate) mod handed;
+#[cfg(feature = "cli")]
+#[cfg_attr(not(feature = "compare"), allow(dead_code, reason = "comparing starts processes"))]
 pub(crate) mod process;
 pub(crate) mod socket;
 #[cfg(feature = "server")]
