@@ -271,14 +271,50 @@ impl RouteConfig {
         self
     }
 
-    /// The status code of the response.
-    pub fn status(self, status: u16) -> Self {
-        self.respond(&keys::STATUS, Value::Count(status.into()))
+    /// Those requests are answered as [`services::Health`](crate::services::Health) does.
+    pub fn health(self) -> Self {
+        self.instead(&keys::HEALTH, Value::Flag(true))
+    }
+
+    /// Those requests are answered as [`services::Ready`](crate::services::Ready) does.
+    pub fn ready(self) -> Self {
+        self.instead(&keys::READY, Value::Flag(true))
+    }
+
+    /// Those requests are sent to another target, as [`services::Redirect`](crate::services::Redirect) does, with status 308.
+    pub fn redirect(self, to: impl Into<String>) -> Self {
+        let mut redirect = Table::default();
+        redirect.set(&keys::TO, Value::Text(to.into()), Origin::Code);
+        self.instead(&keys::REDIRECT, Value::Table(redirect))
+    }
+
+    /// Of everything that a route can do it does this.
+    fn instead(mut self, action: &'static Key, value: Value) -> Self {
+        keys::ROUTE.one_of.iter().for_each(|key| self.0.unset(key));
+        self.0.set(action, value, Origin::Code);
+        self
+    }
+
+    /// The status code of the response, or of the redirect.
+    pub fn status(mut self, status: u16) -> Self {
+        let status = Value::Count(status.into());
+        let Some(mut redirect) = self.0.table(&keys::REDIRECT) else {
+            return self.respond(&keys::STATUS, status);
+        };
+        redirect.set(&keys::REDIRECT_STATUS, status, Origin::Code);
+        self.0.set(&keys::REDIRECT, Value::Table(redirect), Origin::Code);
+        self
     }
 
     /// The body of the response.
     pub fn body(self, body: impl Into<String>) -> Self {
         self.respond(&keys::BODY, Value::Text(body.into()))
+    }
+
+    /// A file whose content is the body of the response, read when the configuration is built; a relative name begins at the
+    /// working directory.
+    pub fn body_file(self, file: impl Into<String>) -> Self {
+        self.respond(&keys::BODY_FILE, Value::Text(file.into()))
     }
 
     /// The header fields of the response.

@@ -41,12 +41,21 @@ struct Page<'a> {
     text: String,
 }
 
-/// Whether a listener on the other kind of socket would have the key: its default would be refused if it were read again.
-fn means_nothing(key: &Key, table: &Table) -> bool {
+/// Whether another key stands there that excludes this one, or a listener on the other kind of socket would have it: its default
+/// would be refused if it were read again.
+fn means_nothing(section: &Section, key: &Key, table: &Table) -> bool {
     let is_one_of = |keys: &[&Key]| keys.iter().any(|&other| std::ptr::eq(other, key));
+    let is_out_by = |keys: &[&Key]| {
+        is_one_of(keys)
+            && table.get(key).is_none()
+            && keys.iter().any(|other| table.get(other).is_some())
+    };
+    if is_out_by(section.one_of) || is_out_by(section.not_both) {
+        return true;
+    }
     match table.get(&keys::SOCKET_PATH) {
-        Some(_) => is_one_of(keys::TCP_ONLY) || is_one_of(&[&keys::ADDRESS]),
-        None => is_one_of(keys::UNIX_ONLY) || is_one_of(&[&keys::SOCKET_PATH]),
+        Some(_) => is_one_of(keys::TCP_ONLY),
+        None => is_one_of(keys::UNIX_ONLY),
     }
 }
 
@@ -56,7 +65,7 @@ impl Page<'_> {
         let space = if self.text.is_empty() { "" } else { "\n" };
         let _ = writeln!(self.text, "{space}{}", section.title());
         let mut tables = Vec::new();
-        for key in section.keys.iter().filter(|key| !means_nothing(key, table)) {
+        for key in section.keys.iter().filter(|key| !means_nothing(section, key, table)) {
             match (&key.kind, table.get(key).or_else(|| else_from?.get(key))) {
                 (Kind::Table(section), Some(Set { value: Value::Table(inner), .. })) => {
                     tables.push((section, inner))

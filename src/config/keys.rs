@@ -8,6 +8,7 @@ use super::kind::Kind;
 use super::value::Value;
 use crate::balance::Policy;
 use crate::limits::{self, BUSY_POLL_MAX, ConnectionLimits, Limits, RESERVED_MAX};
+use crate::services::target::STATUSES;
 use Absent::{Is, Tells, Wrong};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub(crate) struct Section {
     pub(crate) keys: &'static [&'static Key],
     /// Of these there must be exactly one.
     pub(crate) one_of: &'static [&'static Key],
+    /// And of these one at most.
+    pub(crate) not_both: &'static [&'static Key],
 }
 
 impl Section {
@@ -242,15 +245,29 @@ keys! {
     HOST = "host", Kind::Host, Tells, LIVE, "The host it is for, without a port. Without it: any host.";
     PATH = "path", Kind::Path, Wrong, LIVE,
         "The path it is for; with a * at its end, every path that begins so. The longest that fits is taken.";
-    RESPOND = "respond", Kind::Table(&RESPOND_SECTION), Wrong, LIVE, "The response it gives.";
+    RESPOND = "respond", Kind::Table(&RESPOND_SECTION), Tells, LIVE, "A fixed response.";
+    REDIRECT = "redirect", Kind::Table(&REDIRECT_SECTION), Tells, LIVE, "Sends clients elsewhere.";
+    HEALTH = "health", Kind::Yes, Tells, LIVE, "Answers 200, as long as the process serves at all.";
+    READY = "ready", Kind::Yes, Tells, LIVE,
+        "Answers 200, and 503 once the process has been told to end.";
 }
 
 keys! {
     RESPOND_KEYS;
     STATUS = "status", count(200, 599), Is(|| Value::Count(200)), LIVE, "The status code.";
     HEADERS = "headers", Kind::Fields, Is(|| Value::Fields(Vec::new())), LIVE,
-        "Header fields. Without a content-type it is text/plain; charset=utf-8.";
+        "Header fields. Without a content-type it is text/plain; charset=utf-8, or goes by the end of the file's name.";
     BODY = "body", Kind::Text, Is(|| Value::Text(String::new())), LIVE, "The body.";
+    BODY_FILE = "file", Kind::FilePath, Tells, LIVE,
+        "A file whose content is the body, read when the configuration is; a relative name begins where the configuration file is. Without it: body is the body.";
+}
+
+keys! {
+    REDIRECT_KEYS;
+    TO = "to", Kind::Target, Wrong, LIVE,
+        "Where to: {host} and {path} are those of the request, {rest} is what the * of the path stands for, {query} its query with the question mark.";
+    REDIRECT_STATUS = "status", Kind::OneOf(STATUSES), Is(|| Value::Count(308)), LIVE,
+        "The status code. After 307 and 308 clients repeat method and body.";
 }
 
 pub(crate) static RUNTIME: Section = Section {
@@ -259,6 +276,7 @@ pub(crate) static RUNTIME: Section = Section {
     doc: "The process as a whole.",
     keys: RUNTIME_KEYS,
     one_of: &[],
+    not_both: &[],
 };
 
 pub(crate) static SHARD: Section = Section {
@@ -267,6 +285,7 @@ pub(crate) static SHARD: Section = Section {
     doc: "What every shard is held to, unless its [[core]] says otherwise.",
     keys: SHARD_KEYS,
     one_of: &[],
+    not_both: &[],
 };
 
 /// What is a core's own, followed by all keys of a shard.
@@ -291,6 +310,7 @@ pub(crate) static CORE: Section = Section {
     doc: "What is different on one CPU: any key of [shard], and which listeners it serves.",
     keys: &CORE_KEYS,
     one_of: &[],
+    not_both: &[],
 };
 
 pub(crate) static LISTENER: Section = Section {
@@ -299,14 +319,16 @@ pub(crate) static LISTENER: Section = Section {
     doc: "An address to listen on, or the path of a Unix socket.",
     keys: LISTENER_KEYS,
     one_of: &[&ADDRESS, &SOCKET_PATH],
+    not_both: &[],
 };
 
 pub(crate) static ROUTE: Section = Section {
     name: "route",
     repeated: true,
-    doc: "What requests get. Without any route, GET / answers Hello, World!",
+    doc: "What some requests get. Without any route, GET / answers Hello, World!",
     keys: ROUTE_KEYS,
-    one_of: &[],
+    one_of: &[&RESPOND, &REDIRECT, &HEALTH, &READY],
+    not_both: &[],
 };
 
 pub(crate) static RESPOND_SECTION: Section = Section {
@@ -315,6 +337,16 @@ pub(crate) static RESPOND_SECTION: Section = Section {
     doc: "A response with a fixed body.",
     keys: RESPOND_KEYS,
     one_of: &[],
+    not_both: &[&BODY, &BODY_FILE],
+};
+
+pub(crate) static REDIRECT_SECTION: Section = Section {
+    name: "route.redirect",
+    repeated: false,
+    doc: "Where clients are sent instead.",
+    keys: REDIRECT_KEYS,
+    one_of: &[],
+    not_both: &[],
 };
 
 /// The sections of a file, in the order in which they are best read.
