@@ -13,7 +13,8 @@
 //! - [`effective`]: every value that holds, and where it comes from
 //! - [`reload`]: what of a new draft can be taken over while the program runs
 //!
-//! Plain data, but for questions to the system: what stands in a file that is read or named, and which CPUs may be used. What is made of a configuration (a runtime, listeners, routes) is made on the floors above.
+//! Plain data, but for questions to the system: what stands in a file that is read or named, whether a directory that is named can
+//! be opened, and which CPUs may be used. What is made of a configuration (a runtime, listeners, routes) is made on the floors above.
 
 pub(crate) mod address;
 mod build;
@@ -43,7 +44,9 @@ use crate::limits::{ConnectionLimits, Limits};
 use crate::listen_addr::ListenAddr;
 use crate::mode::{Mode, Pin};
 use crate::services::target::Template;
+use crate::sync::Arc;
 use crate::sys::cpus::{self, Usable};
+use crate::sys::directory::{Directory, Symlinks};
 use crate::topology::Cores;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -151,6 +154,7 @@ pub(crate) struct Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Respond(Respond),
+    Files(FilesOf),
     Redirect(RedirectTo),
     Health,
     Ready,
@@ -164,6 +168,18 @@ pub(crate) struct Respond {
     pub(crate) body: Bytes,
     /// If the headers do not say it.
     pub(crate) content_type: &'static str,
+}
+
+/// The files below a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FilesOf {
+    /// Open since it was checked.
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) index: String,
+    pub(crate) precompressed: bool,
+    pub(crate) symlinks: Symlinks,
+    pub(crate) dotfiles: bool,
+    pub(crate) cache_control: Option<String>,
 }
 
 /// Where clients are sent.

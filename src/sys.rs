@@ -3,6 +3,8 @@
 pub(crate) mod affinity;
 pub(crate) mod bytes;
 pub(crate) mod cpus;
+#[cfg(feature = "files")]
+pub(crate) mod directory;
 pub(crate) mod errno;
 pub(crate) mod fifo;
 #[cfg(feature = "compare")]

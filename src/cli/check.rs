@@ -127,6 +127,8 @@ fn schema_of_key(key: &Key) -> Json {
         | Kind::Address
         | Kind::SocketPath
         | Kind::FilePath
+        | Kind::FileName
+        | Kind::FieldValue
         | Kind::Target
         | Kind::Host => json!({ "type": "string" }),
         Kind::OneOf(numbers) => json!({ "type": "integer", "enum": numbers }),

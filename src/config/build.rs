@@ -8,6 +8,7 @@ use super::{Config, ConfigError, LogLevel, Problem};
 use crate::balance::Policy;
 use crate::id::CpuId;
 use crate::mode::{Mode, Pin};
+use crate::sys::directory::Symlinks;
 use crate::topology::Cores;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -279,6 +280,51 @@ impl RouteConfig {
     /// Those requests are answered as [`services::Ready`](crate::services::Ready) does.
     pub fn ready(self) -> Self {
         self.instead(&keys::READY, Value::Flag(true))
+    }
+
+    /// Those requests get the files below a directory, as [`services::Files`](crate::services::Files) does; a relative name begins at
+    /// the working directory. The path is the beginning of one, such as `/static/*`.
+    pub fn files(self, dir: impl Into<String>) -> Self {
+        let mut files = Table::default();
+        files.set(&keys::DIR, Value::Text(dir.into()), Origin::Code);
+        self.instead(&keys::FILES, Value::Table(files))
+    }
+
+    /// The file that stands for its directory, or an empty name.
+    pub fn index(self, index: impl Into<String>) -> Self {
+        self.of_files(&keys::INDEX, Value::Text(index.into()))
+    }
+
+    /// Whether clients get compressed forms of the files that are there.
+    pub fn precompressed(self, precompressed: bool) -> Self {
+        self.of_files(&keys::PRECOMPRESSED, Value::Flag(precompressed))
+    }
+
+    /// Which symbolic links are followed.
+    pub fn symlinks(self, symlinks: Symlinks) -> Self {
+        let choice = match symlinks {
+            Symlinks::None => "none",
+            Symlinks::Inside => "inside",
+            Symlinks::All => "all",
+        };
+        self.of_files(&keys::SYMLINKS, Value::Text(choice.into()))
+    }
+
+    /// Whether names that begin with a dot are served.
+    pub fn dotfiles(self, dotfiles: bool) -> Self {
+        self.of_files(&keys::DOTFILES, Value::Flag(dotfiles))
+    }
+
+    /// The field `Cache-Control` of the files.
+    pub fn cache_control(self, value: impl Into<String>) -> Self {
+        self.of_files(&keys::CACHE_CONTROL, Value::Text(value.into()))
+    }
+
+    fn of_files(mut self, key: &Key, value: Value) -> Self {
+        let mut files = self.0.table(&keys::FILES).unwrap_or_default();
+        files.set(key, value, Origin::Code);
+        self.0.set(&keys::FILES, Value::Table(files), Origin::Code);
+        self
     }
 
     /// Those requests are sent to another target, as [`services::Redirect`](crate::services::Redirect) does, with status 308.

@@ -105,6 +105,8 @@ pub(crate) const MODES: &[&str] = &["thread-per-core", "work-stealing"];
 /// Not done, and done.
 pub(crate) const SWITCHES: &[&str] = &["off", "on"];
 pub(crate) const PINS: &[&str] = &["required", "best-effort", "off"];
+/// From the fewest that are followed to the most.
+pub(crate) const SYMLINK_CHOICES: &[&str] = &["none", "inside", "all"];
 /// From the least that is logged to the most.
 pub(crate) const LOG_LEVELS: &[&str] = &["error", "warning", "info"];
 const POLICIES: [&str; Policy::ALL.len()] = {
@@ -246,6 +248,7 @@ keys! {
     PATH = "path", Kind::Path, Wrong, LIVE,
         "The path it is for; with a * at its end, every path that begins so. The longest that fits is taken.";
     RESPOND = "respond", Kind::Table(&RESPOND_SECTION), Tells, LIVE, "A fixed response.";
+    FILES = "files", Kind::Table(&FILES_SECTION), Tells, LIVE, "The files below a directory.";
     REDIRECT = "redirect", Kind::Table(&REDIRECT_SECTION), Tells, LIVE, "Sends clients elsewhere.";
     HEALTH = "health", Kind::Yes, Tells, LIVE, "Answers 200, as long as the process serves at all.";
     READY = "ready", Kind::Yes, Tells, LIVE,
@@ -260,6 +263,22 @@ keys! {
     BODY = "body", Kind::Text, Is(|| Value::Text(String::new())), LIVE, "The body.";
     BODY_FILE = "file", Kind::FilePath, Tells, LIVE,
         "A file whose content is the body, read when the configuration is; a relative name begins where the configuration file is. Without it: body is the body.";
+}
+
+keys! {
+    FILES_KEYS;
+    DIR = "dir", Kind::FilePath, Wrong, LIVE,
+        "The directory. What the * of the path stands for is the name of a file in it. A relative name begins where the configuration file is.";
+    INDEX = "index", Kind::FileName, Is(|| Value::Text("index.html".into())), LIVE,
+        "The file that stands for its directory; \"\" for none.";
+    PRECOMPRESSED = "precompressed", Kind::Flag, Is(|| Value::Flag(false)), LIVE,
+        "Whether clients that take it get the file beside it with .br, .zst or .gz behind its name, if that is not older.";
+    SYMLINKS = "symlinks", Kind::Choice(SYMLINK_CHOICES), Is(|| Value::Text("inside".into())), LIVE,
+        "Which symbolic links are followed: none, those that lead to something below the directory, or all.";
+    DOTFILES = "dotfiles", Kind::Flag, Is(|| Value::Flag(false)), LIVE,
+        "Whether names that begin with a dot are served; .well-known is in any case.";
+    CACHE_CONTROL = "cache_control", Kind::FieldValue, Tells, LIVE,
+        "The field Cache-Control, such as \"max-age=3600\". Without it: there is none, and browsers guess.";
 }
 
 keys! {
@@ -327,7 +346,7 @@ pub(crate) static ROUTE: Section = Section {
     repeated: true,
     doc: "What some requests get. Without any route, GET / answers Hello, World!",
     keys: ROUTE_KEYS,
-    one_of: &[&RESPOND, &REDIRECT, &HEALTH, &READY],
+    one_of: &[&RESPOND, &FILES, &REDIRECT, &HEALTH, &READY],
     not_both: &[],
 };
 
@@ -338,6 +357,15 @@ pub(crate) static RESPOND_SECTION: Section = Section {
     keys: RESPOND_KEYS,
     one_of: &[],
     not_both: &[&BODY, &BODY_FILE],
+};
+
+pub(crate) static FILES_SECTION: Section = Section {
+    name: "route.files",
+    repeated: false,
+    doc: "The files below a directory, for GET and HEAD.",
+    keys: FILES_KEYS,
+    one_of: &[],
+    not_both: &[],
 };
 
 pub(crate) static REDIRECT_SECTION: Section = Section {

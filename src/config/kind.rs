@@ -46,6 +46,10 @@ pub(crate) enum Kind {
     Path,
     /// The name of a file or a directory.
     FilePath,
+    /// The name of a file in a directory that is not said, or nothing.
+    FileName,
+    /// The value of a header field.
+    FieldValue,
     /// Where a redirect leads.
     Target,
     /// One of these numbers.
@@ -113,6 +117,8 @@ impl Kind {
                 | Kind::Name
                 | Kind::Path
                 | Kind::FilePath
+                | Kind::FileName
+                | Kind::FieldValue
                 | Kind::FileMode
                 | Kind::Choice(_),
                 Raw::Text(text) | Raw::Word(text),
@@ -171,6 +177,12 @@ impl Kind {
             (Kind::SocketPath, Value::Text(text)) => unfit_path(text.as_ref()).is_none(),
             (Kind::FileMode, Value::Text(text)) => is_file_mode(text),
             (Kind::FilePath, Value::Text(text)) => !text.is_empty() && !text.contains('\0'),
+            (Kind::FileName, Value::Text(text)) => {
+                !text.contains(['/', '\0']) && text != "." && text != ".."
+            }
+            (Kind::FieldValue, Value::Text(text)) => {
+                !text.is_empty() && super::file::field_problem("x", text).is_none()
+            }
             (Kind::Target, Value::Text(text)) => Template::parse(text).is_ok(),
             (Kind::OneOf(numbers), Value::Count(count)) => numbers.contains(count),
             (Kind::Yes, Value::Flag(flag)) => *flag,
@@ -261,6 +273,8 @@ impl fmt::Display for Kind {
                 "a path such as \"/hello\", or the beginning of one such as \"/static/*\"",
             ),
             Kind::FilePath => f.write_str("the name of a file or a directory, such as \"site\""),
+            Kind::FileName => f.write_str("the name of a file, without a slash"),
+            Kind::FieldValue => f.write_str("visible ASCII characters, without space around them"),
             Kind::Target => f.write_str("a target, such as \"https://{host}{path}{query}\""),
             Kind::OneOf(numbers) => {
                 for (number, one) in numbers.iter().enumerate() {
@@ -364,7 +378,7 @@ mod tests {
                 Kind::Time { least: Duration::ZERO, most: Duration::from_secs(1) },
                 Kind::Choice(&["one", "two"]),
                 Kind::Flag, Kind::Text, Kind::Name, Kind::Cores, Kind::Cpu, Kind::Address, Kind::Host, Kind::Path,
-                Kind::SocketPath, Kind::FileMode, Kind::FilePath, Kind::Target, Kind::OneOf(&[1, 2]), Kind::Yes,
+                Kind::SocketPath, Kind::FileMode, Kind::FilePath, Kind::FileName, Kind::FieldValue, Kind::Target, Kind::OneOf(&[1, 2]), Kind::Yes,
             ];
             for kind in kinds {
                 for raw in [Raw::Word(&text), Raw::Text(&text), Raw::Integer(&text)] {

@@ -11,17 +11,19 @@ use crate::config::{self, Config, RedirectTo, Respond, Route};
 use crate::error::Error;
 use crate::mode::Mode;
 use crate::runtime::Handle;
-use crate::services::{Content, Health, Ready, Redirect, host, plain, refuse_method};
+use crate::services::{
+    Answering, Content, Files, Health, Ready, Redirect, host, plain, refuse_method,
+};
 use crate::sync::Arc;
 use crate::sync::live::{Known, Live};
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{self, ready};
 use std::ops::Deref;
 use std::rc::Rc;
 
@@ -52,6 +54,7 @@ struct Paths {
 
 enum Action {
     Respond(Answer),
+    Files(Files),
     Redirect(Redirect),
     Health,
     Ready,
@@ -149,9 +152,9 @@ impl Hosts {
         }
     }
 
-    fn find<'a, B>(&'a self, request: &'a Request<B>) -> Option<(&'a Action, &'a str)> {
-        let path = request.uri().path();
-        let named = || self.named.get(&host(request)?)?.find(path);
+    fn find<'a>(&'a self, head: &'a Parts) -> Option<(&'a Action, &'a str)> {
+        let path = head.uri.path();
+        let named = || self.named.get(&host(head)?)?.find(path);
         let of_host = if self.named.is_empty() { None } else { named() };
         of_host.or_else(|| self.any.find(path))
     }
@@ -181,6 +184,19 @@ impl Action {
     fn new(action: &config::Action) -> Action {
         match action {
             config::Action::Respond(respond) => Action::Respond(Answer::new(respond)),
+            config::Action::Files(files) => {
+                // It was checked.
+                let cache_control = files.cache_control.as_ref();
+                let cache_control = cache_control.and_then(|text| text.parse::<HeaderValue>().ok());
+                Action::Files(
+                    Files::of(files.directory.clone())
+                        .index(&files.index)
+                        .precompressed(files.precompressed)
+                        .symlinks(files.symlinks)
+                        .dotfiles(files.dotfiles)
+                        .cache_control(cache_control),
+                )
+            }
             config::Action::Redirect(RedirectTo { to, status }) => {
                 Action::Redirect(Redirect::of(to.clone(), *status))
             }
@@ -249,30 +265,33 @@ struct RouteService<K> {
 }
 
 impl<K: Deref<Target = Known<Table>>> RouteService<K> {
-    fn answer<B>(&self, request: &Request<B>) -> Response<Content> {
+    fn answer(&self, head: &Parts) -> Answering {
         let table = self.known.get();
-        let Some((action, rest)) = table.0.get(self.listener).and_then(|hosts| hosts.find(request))
+        let Some((action, rest)) = table.0.get(self.listener).and_then(|hosts| hosts.find(head))
         else {
-            return plain(StatusCode::NOT_FOUND, "Nothing here.\n");
+            return Answering::ready(head, plain(StatusCode::NOT_FOUND, "Nothing here.\n"));
         };
-        match action {
+        let response = match action {
             Action::Respond(answer) => {
-                refuse_method(request.method()).unwrap_or_else(|| answer.response())
+                refuse_method(&head.method).unwrap_or_else(|| answer.response())
             }
-            Action::Redirect(redirect) => redirect.answer(request, rest),
-            Action::Health => Health.answer(request.method()),
-            Action::Ready => Ready.answer(request.method()),
-        }
+            Action::Files(files) => return files.answer(head, rest),
+            Action::Redirect(redirect) => redirect.answer(head, rest),
+            Action::Health => Health.answer(&head.method),
+            Action::Ready => Ready.answer(&head.method),
+        };
+        Answering::ready(head, response)
     }
 }
 
 impl<K: Deref<Target = Known<Table>>> Service<Request<Body>> for RouteService<K> {
     type Response = Response<Content>;
     type Error = Infallible;
-    type Future = future::Ready<Result<Self::Response, Infallible>>;
+    type Future = Answering;
 
+    #[inline]
     fn call(&self, request: Request<Body>) -> Self::Future {
-        ready(Ok(self.answer(&request)))
+        self.answer(&request.into_parts().0)
     }
 }
 
@@ -280,6 +299,8 @@ impl<K: Deref<Target = Known<Table>>> Service<Request<Body>> for RouteService<K>
 mod tests {
     use super::*;
     use hyper::header::{HOST, LOCATION};
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
 
     fn routes(text: &str) -> Routes {
         Routes::new(&Config::from_toml_str(text).expect("a configuration"))
@@ -289,14 +310,24 @@ mod tests {
         RouteService { known: Box::new(Known::new(routes.0.clone())), listener }
     }
 
+    fn response(
+        service: &RouteService<Box<Known<Table>>>,
+        request: Request<()>,
+    ) -> Response<Content> {
+        let mut answer = std::pin::pin!(service.answer(&request.into_parts().0));
+        match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(response)) => response,
+            _ => panic!("it is there at once"),
+        }
+    }
+
     fn ask(service: &RouteService<Box<Known<Table>>>, path: &str, host: &str) -> (u16, String) {
         let request = Request::builder().uri(path).header(HOST, host).body(()).expect("a request");
-        let response = service.answer(&request);
+        let response = response(service, request);
         let status = response.status().as_u16();
         let mut body = Box::pin(http_body_util::BodyExt::collect(response.into_body()));
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match body.as_mut().poll(&mut context) {
-            std::task::Poll::Ready(Ok(body)) => {
+        match body.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(body)) => {
                 (status, String::from_utf8(body.to_bytes().to_vec()).expect("text"))
             }
             _ => panic!("a full body is there at once"),
@@ -353,7 +384,7 @@ mod tests {
         let service = service(&routes, 0);
         let ask = |method: &str, path: &str| {
             let request = Request::builder().method(method).uri(path).header(HOST, "Test:80");
-            service.answer(&request.body(()).expect("a request"))
+            response(&service, request.body(()).expect("a request"))
         };
         for method in ["GET", "POST"] {
             let response = ask(method, "/old/a/b?c=d");

@@ -1,5 +1,6 @@
 //! The body of a response of these services.
 
+use super::files::FileBody;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -15,12 +16,18 @@ pub struct Content(Inner);
 enum Inner {
     /// What is left of it.
     Bytes(Bytes),
+    /// By itself, because it is far larger.
+    File(Box<FileBody>),
 }
 
 impl Content {
     /// Nothing.
     pub(crate) fn empty() -> Content {
         Content(Inner::Bytes(Bytes::new()))
+    }
+
+    pub(super) fn file(file: FileBody) -> Content {
+        Content(Inner::File(Box::new(file)))
     }
 }
 
@@ -37,11 +44,12 @@ impl Body for Content {
     #[inline]
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut self.0 {
             Inner::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
             Inner::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Inner::File(file) => file.poll_frame(context),
         }
     }
 
@@ -49,6 +57,7 @@ impl Body for Content {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Inner::Bytes(bytes) => bytes.is_empty(),
+            Inner::File(file) => file.left() == 0,
         }
     }
 
@@ -56,6 +65,7 @@ impl Body for Content {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Inner::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::File(file) => SizeHint::with_exact(file.left()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Whether the process serves, and whether it is to be sent requests.
 
-use super::{Content, plain, refuse_method};
+use super::{Content, plain, refuse_method, without_body};
 use crate::shard::Shard;
 use crate::shard::context::with_current;
 use hyper::header::{CACHE_CONTROL, HeaderValue};
@@ -65,7 +65,9 @@ macro_rules! service {
             type Future = future::Ready<Result<Self::Response, Infallible>>;
 
             fn call(&self, request: Request<B>) -> Self::Future {
-                ready(Ok(self.answer(request.method())))
+                let response = self.answer(request.method());
+                let is_head = *request.method() == Method::HEAD;
+                ready(Ok(if is_head { without_body(response) } else { response }))
             }
         }
     };

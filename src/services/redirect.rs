@@ -4,6 +4,7 @@ use super::target::{Ask, STATUSES, Template};
 use super::{Content, host, plain};
 use crate::error::{Error, ErrorKind};
 use hyper::header::{HeaderValue, LOCATION};
+use hyper::http::request::Parts;
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
 use std::convert::Infallible;
@@ -53,9 +54,9 @@ impl Redirect {
     }
 
     /// `rest`: see [`Redirect`].
-    pub(crate) fn answer<B>(&self, request: &Request<B>, rest: &str) -> Response<Content> {
-        let host = if self.target.wants_host() { host(request) } else { None };
-        let uri = request.uri();
+    pub(crate) fn answer(&self, head: &Parts, rest: &str) -> Response<Content> {
+        let host = if self.target.wants_host() { host(head) } else { None };
+        let uri = &head.uri;
         let ask = Ask { host: host.as_deref(), path: uri.path(), rest, query: uri.query() };
         let location = self.target.fill(&ask).and_then(|text| HeaderValue::try_from(text).ok());
         let Some(location) = location else {
@@ -74,7 +75,8 @@ impl<B> Service<Request<B>> for Redirect {
     type Future = Ready<Result<Self::Response, Infallible>>;
 
     fn call(&self, request: Request<B>) -> Self::Future {
-        let path = request.uri().path();
-        ready(Ok(self.answer(&request, path.strip_prefix('/').unwrap_or(path))))
+        let (head, _) = request.into_parts();
+        let path = head.uri.path();
+        ready(Ok(self.answer(&head, path.strip_prefix('/').unwrap_or(path))))
     }
 }

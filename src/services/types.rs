@@ -1,7 +1,6 @@
 //! Of what type a file is, by the end of its name.
 //!
-//! Plain data: the types that sites are made of, by the names that IANA has for them. Text is UTF-8. A crate of every type that
-//! there ever was would say `video/mp2t` of TypeScript.
+//! Plain data: the types that sites are made of, by the names that IANA has for them. Text is UTF-8, and says so.
 
 /// What is not known: a browser keeps it instead of showing it.
 pub(crate) const UNKNOWN: &str = "application/octet-stream";

@@ -1,6 +1,9 @@
 //! What routes do besides giving a fixed answer, as clients meet it: in both modes, by configuration and by the library.
 
+mod bodies;
+mod files;
 mod routes;
+mod traversal;
 
 use corelane::server::Server;
 use corelane::{Config, Runtime};

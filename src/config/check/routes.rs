@@ -5,9 +5,11 @@ use crate::config::content::{self, Unread};
 use crate::config::keys::{self, Key};
 use crate::config::problem::{Place, Problem};
 use crate::config::value::Table;
-use crate::config::{Action, RedirectTo, Respond, Route};
+use crate::config::{Action, FilesOf, RedirectTo, Respond, Route};
 use crate::services::target::Template;
 use crate::services::types;
+use crate::sync::Arc;
+use crate::sys::directory::{Directory, Symlinks};
 use bytes::Bytes;
 use std::path::Path;
 
@@ -33,6 +35,13 @@ impl Checker<'_> {
                 self.needed(table, &keys::PATH, "path = \"/\"");
             }
             let action = self.action(table);
+            if let (Some(path), Some(Action::Files(_))) = (&path, &action)
+                && !path.ends_with("/*")
+            {
+                let message =
+                    "files are below a path: one that ends with /*, such as \"/static/*\"";
+                self.wrong_value(table.place(&keys::PATH), &keys::PATH, message);
+            }
             let (Some(path), Some(action)) = (path, action) else { continue };
             let host = table.text(&keys::HOST);
             let place = table.place(&keys::PATH);
@@ -70,6 +79,9 @@ impl Checker<'_> {
         }
         if let Some(respond) = table.table(&keys::RESPOND) {
             return self.respond(&respond).map(Action::Respond);
+        }
+        if let Some(files) = table.table(&keys::FILES) {
+            return self.files(&files).map(Action::Files);
         }
         if let Some(redirect) = table.table(&keys::REDIRECT) {
             return self.redirect(&redirect).map(Action::Redirect);
@@ -116,6 +128,33 @@ impl Checker<'_> {
         };
         self.wrong_value(table.place(&keys::BODY_FILE), &keys::BODY_FILE, message);
         None
+    }
+
+    fn files(&mut self, table: &Table) -> Option<FilesOf> {
+        let Some(dir) = table.text(&keys::DIR) else {
+            self.needed(table, &keys::DIR, "dir = \"site\"");
+            return None;
+        };
+        // Opened here and kept: what was found right is what is served.
+        let directory = match Directory::open(Path::new(&dir)) {
+            Ok(directory) => Arc::new(directory),
+            Err(why) => {
+                self.wrong_value(table.place(&keys::DIR), &keys::DIR, format!("{dir} {why}"));
+                return None;
+            }
+        };
+        Some(FilesOf {
+            directory,
+            index: table.text(&keys::INDEX).unwrap_or_default(),
+            precompressed: table.flag(&keys::PRECOMPRESSED).unwrap_or_default(),
+            symlinks: match table.text(&keys::SYMLINKS).as_deref() {
+                Some("none") => Symlinks::None,
+                Some("all") => Symlinks::All,
+                _ => Symlinks::Inside,
+            },
+            dotfiles: table.flag(&keys::DOTFILES).unwrap_or_default(),
+            cache_control: table.text(&keys::CACHE_CONTROL),
+        })
     }
 
     fn redirect(&mut self, table: &Table) -> Option<RedirectTo> {

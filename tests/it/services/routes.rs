@@ -1,13 +1,13 @@
 //! Redirects, bodies from files, health and readiness.
 
 use super::{MODES, Site, get};
-use crate::harness::{FIRST, Gate};
 use crate::serve::client::Client;
 use crate::serve::program::Serve;
 use crate::serve::until;
 use corelane::server::Server;
 use corelane::services::{Health, Ready, Redirect};
 use corelane::{Config, ListenerConfig, RouteConfig, Runtime};
+use std::net::TcpStream;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -100,17 +100,22 @@ fn a_process_that_drains_is_alive_and_not_ready() {
         client.send("POST /ready HTTP/1.1\r\nhost: test\r\n\r\n");
         let answer = client.answer();
         assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")));
-        // What arrives before the order to end is answered after it.
-        let gate = Gate::close(site.runtime.handle(), FIRST);
-        let mut late = Client::connect(site.address);
-        client.send(get("/ready"));
-        late.send(get("/health"));
+        // Requests that have begun before the order to end are answered after it.
+        let mut begun = ["/health", "/ready"].map(|path| {
+            let mut client = Client::connect(site.address);
+            client.send(format!("GET {path} HTTP/1.1\r\n"));
+            client
+        });
         site.runtime.handle().request_shutdown(LONG);
-        gate.open();
-        let answer = client.answer();
-        assert_eq!((answer.status, answer.body.as_slice()), (503, b"draining\n".as_slice()));
-        assert_eq!(late.answer().status, 200);
-        client.is_closed();
+        until("it listens no more", || TcpStream::connect(site.address).is_err());
+        begun.iter_mut().for_each(|client| client.send("host: test\r\n\r\n"));
+        let answers = begun.each_mut().map(Client::answer);
+        assert_eq!((answers[0].status, answers[0].body.as_slice()), (200, b"alive\n".as_slice()));
+        assert_eq!(
+            (answers[1].status, answers[1].body.as_slice()),
+            (503, b"draining\n".as_slice())
+        );
+        begun.iter_mut().for_each(Client::is_closed);
         assert_eq!(site.runtime.shutdown(LONG).tasks_dropped, 0);
     }
 }
