@@ -255,13 +255,14 @@ mod tests {
             template in r"(https://site\.test|/|/a)(/|\{path\}|\{rest\}|\{query\}|\?|x|\.){0,4}",
             path in r"[/\\@.:a-z?#]{0,6}", rest in r"[/\\@.:a-z?#]{0,6}", query in r"[/\\@.:a-z?#]{0,6}",
         ) {
+            let written = template.trim_start_matches("https://").split(['/', '?', '{']).next().unwrap_or("");
             let Ok(template) = Template::parse(&template) else { return Ok(()) };
             let ask = Ask { host: Some("own.test"), path: &path, rest: &rest, query: Some(&query) };
             let Some(target) = template.fill(&ask) else { return Ok(()) };
             let target = target.replace('\\', "/");
             match target.strip_prefix("https://") {
                 Some(after) => {
-                    let after = after.strip_prefix("site.test").expect("the host that was written");
+                    let after = after.strip_prefix(written).expect("the host that was written");
                     prop_assert!(after.is_empty() || after.starts_with(['/', '?', '#']), "{}", target);
                 }
                 None => prop_assert!(target.starts_with('/') && !target.starts_with("//"), "{}", target),
