@@ -150,6 +150,14 @@ pub(crate) struct Route {
     pub(crate) action: Action,
 }
 
+impl Route {
+    /// Whether requests of a listener may get files by it.
+    pub(crate) fn has_files_of(&self, listener: &str) -> bool {
+        let is_its = self.listener.as_deref().is_none_or(|name| name == listener);
+        is_its && matches!(self.action, Action::Files(_))
+    }
+}
+
 /// What is done with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {

@@ -20,10 +20,14 @@
 
 mod executor;
 mod io;
+#[cfg(feature = "server")]
+mod outgoing;
 mod timer;
 
 pub use executor::Executor;
 #[cfg(feature = "server")]
 pub(crate) use io::poll_read_if;
 pub use io::{Io, Transport};
+#[cfg(feature = "server")]
+pub(crate) use outgoing::{Outgoing, Stretch, stands_in};
 pub use timer::Timer;

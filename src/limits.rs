@@ -110,7 +110,7 @@ pub(crate) const STALL_THRESHOLD: Duration = Duration::from_millis(25);
 pub(crate) const GATHER_BYTES: usize = 64 * 1024;
 
 /// Bytes of a file that a response has in memory. What one stream of HTTP/2 may have waiting is as much.
-#[cfg(feature = "files")]
+#[cfg(feature = "server")]
 pub(crate) const FILE_PIECE_BYTES: usize = 64 * 1024;
 
 /// A write of at least this size is not worth a copy: it goes to the socket straight away.

@@ -39,6 +39,7 @@ mod body;
 mod configured;
 mod connection;
 mod crew;
+mod direct;
 mod event;
 mod guard;
 mod late;

@@ -12,6 +12,8 @@ pub(crate) mod files;
 #[cfg(feature = "cli")]
 #[cfg_attr(not(feature = "compare"), allow(dead_code, reason = "comparing starts processes"))]
 pub(crate) mod process;
+#[cfg(feature = "server")]
+pub(crate) mod send_file;
 pub(crate) mod socket;
 #[cfg(feature = "server")]
 pub(crate) mod socket_file;

@@ -53,7 +53,7 @@ impl Checker<'_> {
         let cores = runtime.cores(&keys::CORES).unwrap_or_default();
         let blocking_threads = number(runtime, &keys::BLOCKING_THREADS);
         let shard = shard(&draft.shard, None, blocking_threads);
-        let listeners = self.listeners();
+        let mut listeners = self.listeners();
         let names: Vec<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
         let on = self.placement(&cores, usable);
         let core = self.cores(&names, on.as_deref(), usable, blocking_threads);
@@ -63,6 +63,10 @@ impl Checker<'_> {
         }
         self.pid_file();
         let routes = self.routes(&names);
+        for listener in &mut listeners {
+            listener.limits.send_files =
+                routes.iter().any(|route| route.has_files_of(&listener.name));
+        }
         Config {
             mode,
             cores,

@@ -54,7 +54,8 @@ where
     E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
 {
     let Arrival { stream, read, limits, counted, past, moved, .. } = arrival;
-    let probe = Arc::new(Probe::of(past.requests, !read.is_empty()));
+    let probe = Probe::of(past.requests, !read.is_empty());
+    let probe = Arc::new(probe.sending_files(limits.send_files && Io::<T>::SENDS_FILES));
     // One that has moved has begun with something else.
     let guesses = limits.http2 && !moved;
     let transport = Transport::new(Io::of_server(stream, counted), read, guesses, probe.clone());

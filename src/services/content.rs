@@ -1,6 +1,8 @@
 //! The body of a response of these services.
 
 use super::files::FileBody;
+use crate::http::Outgoing;
+use crate::sync::Arc;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -24,6 +26,14 @@ impl Content {
     /// Nothing.
     pub(crate) fn empty() -> Content {
         Content(Inner::Bytes(Bytes::new()))
+    }
+
+    /// A file gives what stands in for its parts from now on.
+    #[inline]
+    pub(crate) fn send_directly(&mut self, outgoing: &Arc<Outgoing>) {
+        if let Inner::File(file) = &mut self.0 {
+            file.send_directly(outgoing);
+        }
     }
 
     pub(super) fn file(file: FileBody) -> Content {

@@ -77,6 +77,7 @@ const UNSAFE: &[&str] = &[
     "scoped.rs",
     "sys/bytes.rs",
     "sys/process.rs",
+    "sys/send_file.rs",
     "sys/socket.rs",
     "sys/steer.rs",
     "task/cell.rs",

@@ -4,6 +4,7 @@
 //! system's memory already; for the disk it asks a thread that may wait. What was announced is what is sent, or the body
 //! fails: a file that has become shorter never ends well, of one that has grown the rest is not sent.
 
+use crate::http::Outgoing;
 use crate::limits::FILE_PIECE_BYTES;
 use crate::sys::directory::{read, read_now};
 use crate::task::join::JoinHandle;
@@ -46,12 +47,29 @@ pub(in crate::services) struct FileBody {
     reading: Option<JoinHandle<io::Result<Bytes>>>,
     /// Where the last piece was, for the next.
     buffer: Option<Arc<Vec<u8>>>,
+    /// Set if the transport sends parts of the file by itself.
+    outgoing: Option<Arc<Outgoing>>,
+    /// Bytes between two looks whether the file is in memory.
+    stride: u64,
 }
+
+/// What the system forgets, and what it reads, is seldom less than this.
+const STRIDE: u64 = 16 << 10;
+/// The least that it can be.
+const STRIDE_LEAST: u64 = 4 << 10;
+/// A part that is shorter is copied: that takes one system call less.
+const DIRECT_LEAST: usize = 16 << 10;
 
 impl FileBody {
     pub(super) fn new(file: OwnedFd, parts: VecDeque<Part>) -> FileBody {
         let left = parts.iter().map(Part::length).sum();
-        FileBody { file: Arc::new(file), parts, left, reading: None, buffer: None }
+        let (reading, buffer, outgoing) = (None, None, None);
+        FileBody { file: Arc::new(file), parts, left, reading, buffer, outgoing, stride: STRIDE }
+    }
+
+    /// From now on gives what stands in for parts of the file.
+    pub(in crate::services) fn send_directly(&mut self, outgoing: &Arc<Outgoing>) {
+        self.outgoing = Some(outgoing.clone());
     }
 
     /// Bytes that are still to be sent.
@@ -83,8 +101,16 @@ impl FileBody {
                 }
                 Some(Part::File(range)) => (range.start, piece(range)),
             };
-            match self.read_now(offset, count) {
+            let read = match self.outgoing.clone() {
+                Some(outgoing) if count >= DIRECT_LEAST => self
+                    .is_in_memory(offset, count)
+                    .map(|()| outgoing.add(&self.file, offset, count)),
+                _ => self.read_now(offset, count),
+            };
+            match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Where something is missing, more may be.
+                    self.stride = STRIDE_LEAST;
                     self.reading = Some(self.read_elsewhere(offset, count));
                 }
                 read => return Poll::Ready(read.and_then(|piece| self.take(piece))),
@@ -128,6 +154,22 @@ impl FileBody {
         let buffer = Arc::new(buffer);
         self.buffer = Some(buffer.clone());
         read.map(|length| Bytes::from_owner(Filled { buffer, length }))
+    }
+
+    /// Whether the shard will not wait if it sends this. A byte here and there is looked at: a hole between them is possible, if
+    /// the system has forgotten just that, and then the shard waits for it.
+    ///
+    /// # Errors
+    /// `WouldBlock`: something is not in memory. Or the file is shorter.
+    fn is_in_memory(&self, offset: u64, count: usize) -> io::Result<()> {
+        let last = offset + count as u64 - 1;
+        let looks = (offset..last).step_by(self.stride as usize).chain([last]);
+        for at in looks {
+            if read_now(&self.file, &mut [0], at)? == 0 {
+                return Err(shorter());
+            }
+        }
+        Ok(())
     }
 
     fn read_elsewhere(&self, offset: u64, count: usize) -> JoinHandle<io::Result<Bytes>> {
