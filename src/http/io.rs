@@ -17,11 +17,15 @@ use crate::net::{TcpStream, UnixStream};
 use crate::reactor::slots::Direction;
 use crate::reactor::source::Source;
 use crate::shard::context::poll_number;
+#[cfg(feature = "server")]
+use crate::sys::send_file;
 use crate::sys::socket;
 #[cfg(feature = "server")]
 use hyper::rt::ReadBuf;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::io::{self, IoSlice};
+#[cfg(feature = "server")]
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -142,6 +146,33 @@ impl<S: Transport> Io<S> {
 #[cfg(feature = "server")]
 pub(crate) fn reset_at_close<S: Transport>(stream: &S) {
     socket::reset_at_close(stream.source().get_ref());
+}
+
+#[cfg(feature = "server")]
+impl<S: Transport> Io<S> {
+    /// Writes what goes before a part of a file, which follows at once.
+    pub(crate) fn poll_write_before(
+        &mut self,
+        context: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        let send = |stream: &S::Socket| send_file::send_more(stream, bufs);
+        self.stream.source().poll_stream_io(context, Direction::Write, length, send)
+    }
+
+    /// Writes a part of a file. 0: the file ends there.
+    pub(crate) fn poll_send_file(
+        &mut self,
+        context: &mut Context<'_>,
+        file: &impl AsFd,
+        offset: u64,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        let send = |stream: &S::Socket| send_file::send_file(stream, file, offset, count);
+        // Less than was asked for may also mean that the file has become shorter, of which nobody would tell.
+        self.stream.source().poll_io(context, Direction::Write, send)
+    }
 }
 
 impl<S: Transport> Read for Io<S> {

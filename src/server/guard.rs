@@ -2,6 +2,7 @@
 //! noted in the probe; a panic costs one answer, not the connection's neighbours.
 
 use super::body::{Body, Failure, Fate};
+use super::direct::send_directly;
 use super::probe::{End, Probe};
 use super::strict::{self, Refusal};
 use crate::limits::ConnectionLimits;
@@ -34,6 +35,7 @@ impl<S> Unpin for Guarded<S> {}
 impl<S, B> Service<Request<Incoming>> for Guarded<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
+    B: 'static,
 {
     type Response = Response<Answer<B>>;
     type Error = S::Error;
@@ -125,6 +127,7 @@ pin_project_lite::pin_project! {
 impl<F, B, E> Future for Call<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
+    B: 'static,
 {
     type Output = Result<Response<Answer<B>>, E>;
 
@@ -139,7 +142,14 @@ where
                     if *this.tunnels && response.status().is_success() {
                         ended.0.open();
                     }
-                    let answer = |body| Answer { body: Some(body), offered: false, ended };
+                    let answer = |mut body| {
+                        if let Some(outgoing) = ended.0.outgoing()
+                            && !ended.0.is_multiplexed()
+                        {
+                            send_directly(&mut body, outgoing);
+                        }
+                        Answer { body: Some(body), offered: false, ended }
+                    };
                     let mut response = response.map(answer);
                     // What is upgraded has no next request.
                     if *this.is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
