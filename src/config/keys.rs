@@ -258,7 +258,7 @@ keys! {
     TLS_KEYS;
     CERTIFICATES = "certificate", Kind::Tables(&CERTIFICATE_SECTION), Wrong, LIVE,
         "Certificates, of which each client gets the one for the name it asks for (SNI), and the first if there is none.";
-    CLIENT_AUTHORITIES = "client_authorities", Kind::Text, Tells, LIVE,
+    CLIENT_AUTHORITIES = "client_authorities", Kind::FilePath, Tells, LIVE,
         "A PEM file with the certificates of those who issue certificates of clients. Without it: clients are not asked for any.";
     CLIENT_CERTIFICATES = "client_certificates", Kind::Choice(CLIENTS), Is(|| Value::Text(CLIENTS[0].into())), LIVE,
         "Whether a client without a certificate is turned away, if there are client_authorities.";
@@ -268,9 +268,9 @@ keys! {
 
 keys! {
     CERTIFICATE_KEYS;
-    CHAIN = "chain", Kind::Text, Wrong, LIVE,
+    CHAIN = "chain", Kind::FilePath, Wrong, LIVE,
         "A PEM file with the server's certificate, and then those who issued it, without the root.";
-    KEY = "key", Kind::Text, Wrong, LIVE, "A PEM file with its private key.";
+    KEY = "key", Kind::FilePath, Wrong, LIVE, "A PEM file with its private key.";
 }
 
 /// Keys of a listener that mean nothing on a Unix socket, or nothing on an internet address. On a socket that is handed over neither do.
@@ -389,7 +389,7 @@ pub(crate) static ROUTE: Section = Section {
 pub(crate) static TLS_SECTION: Section = Section {
     name: "listener.tls",
     repeated: false,
-    doc: "HTTPS. Files are looked for from the directory of this file on.",
+    doc: "HTTPS. Relative names of files begin where the configuration file is.",
     keys: TLS_KEYS,
     one_of: &[],
     not_both: &[],
