@@ -7,11 +7,13 @@
 //! One thread at a time [drives](SharedReactor::drive): it waits for events and takes the wakers they concern. It wakes
 //! them when it has let go of the reactor, since a waker can be anybody's code.
 
-use super::engine::{readiness_of, register};
+use super::engine::register;
 use super::interest::Interest;
+use super::poll::{new_registry, readiness_of, wait_for};
 use super::slots::{Direction, Readiness, SlotKey, Slots};
 use crate::mesh::message::Watchers;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
+use crate::sys::epoll::Events;
 use mio::unix::SourceFd;
 use std::io;
 use std::os::fd::RawFd;
@@ -20,16 +22,11 @@ use std::time::Duration;
 
 /// See the module.
 pub(crate) struct SharedReactor {
-    driver: Mutex<Driver>,
+    /// What only the thread that drives touches.
+    driver: Mutex<Events>,
     registry: mio::Registry,
     bell: mio::Waker,
     slots: Mutex<Slots<Arc<SharedSlot>>>,
-}
-
-/// What only the thread that drives touches.
-pub(crate) struct Driver {
-    poll: mio::Poll,
-    events: mio::Events,
 }
 
 /// One registered socket.
@@ -49,12 +46,10 @@ impl SharedReactor {
     /// # Errors
     /// If the operating system has no epoll instance or eventfd for us.
     pub(crate) fn new(events: usize) -> io::Result<SharedReactor> {
-        let poll = mio::Poll::new()?;
-        let registry = poll.registry().try_clone()?;
+        let registry = new_registry()?;
         let bell = mio::Waker::new(&registry, BELL)?;
-        let driver = Driver { poll, events: mio::Events::with_capacity(events) };
         Ok(SharedReactor {
-            driver: Mutex::new(driver),
+            driver: Mutex::new(Events::with_capacity(events)),
             registry,
             bell,
             slots: Mutex::new(Slots::new()),
@@ -67,25 +62,24 @@ impl SharedReactor {
     }
 
     /// The right to drive, if nobody has it.
-    pub(crate) fn try_drive(&self) -> Option<MutexGuard<'_, Driver>> {
+    pub(crate) fn try_drive(&self) -> Option<MutexGuard<'_, Events>> {
         self.driver.try_lock().ok()
     }
 
     /// Waits for events and adds those who wait for them to `woken`, to be woken when the driver is given back.
     pub(crate) fn drive(
         &self,
-        driver: &mut Driver,
+        events: &mut Events,
         timeout: Option<Duration>,
         woken: &mut Vec<Waker>,
     ) {
-        let Driver { poll, events } = driver;
-        super::poll::wait_for(poll, events, timeout);
+        wait_for(&self.registry, events, timeout);
         if events.is_empty() {
             return;
         }
         let mut slots = lock(&self.slots);
         for event in events.iter() {
-            if let Some(slot) = slots.get_mut(SlotKey::from_bits(event.token().0 as u64)) {
+            if let Some(slot) = slots.get_mut(SlotKey::from_bits(event.token)) {
                 slot.report(readiness_of(event), woken);
             }
         }
