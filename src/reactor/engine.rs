@@ -132,11 +132,11 @@ pub(crate) enum Gate {
 }
 
 impl Reactor {
-    pub(crate) fn new(poll: poll::Poll) -> Reactor {
+    pub(crate) fn new(poll: poll::Poll, uid: u32) -> Reactor {
         Reactor {
             poll,
-            slots: RefCell::new(Slots::new()),
-            gathered: GatherBuffer::default(),
+            slots: RefCell::new(Slots::new(uid)),
+            gathered: GatherBuffer::new(),
             guess: Guess::default(),
         }
     }
@@ -233,15 +233,16 @@ impl Reactor {
         true
     }
 
-    /// One system call, if the socket may be ready for it; if not, the task of `waker` is woken when it is. `drained`
-    /// says of a result that the kernel has no more for now. The slots are borrowed all the while: `call` runs no
-    /// code of users.
+    /// One system call, if the socket may be ready for it and the task has a share left (`may_try`); if not, the task of
+    /// `waker` is woken later. `key` may be another shard's, or nobody's. `drained` says of a result that the kernel has
+    /// no more for now. The slots are borrowed all the while: `call` runs no code of users.
     #[inline(always)]
     pub(crate) fn attempt<R>(
         &self,
         key: SlotKey,
         direction: Direction,
         waker: &Waker,
+        may_try: impl FnOnce() -> bool,
         call: impl FnMut() -> io::Result<R>,
         drained: impl Fn(&R) -> bool,
     ) -> Attempt<R> {
@@ -253,6 +254,11 @@ impl Reactor {
             return Attempt::Behind;
         }
         if slot.readiness.intersects(Readiness::of(direction)) {
+            if !may_try() {
+                drop(slots);
+                waker.wake_by_ref();
+                return Attempt::Polled(Poll::Pending);
+            }
             match retried(call) {
                 Ok(result) => {
                     // A read stops where urgent data is, though more may be behind it.

@@ -52,7 +52,7 @@ impl SharedReactor {
             driver: Mutex::new(Events::with_capacity(events)),
             registry,
             bell,
-            slots: Mutex::new(Slots::new()),
+            slots: Mutex::new(Slots::new(0)),
         })
     }
 

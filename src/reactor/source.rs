@@ -35,8 +35,8 @@ use wait::Wait;
 /// See the module. `Send` and `Sync` when the socket is.
 pub(crate) struct Source<S: Socket> {
     shared: Arc<Shared<S>>,
-    /// Uid and slot key where it was registered last. Without a uid: nowhere, and the bits say what it is assumed to be
-    /// ready for when it is registered first.
+    /// The key of its slot where it was registered last, by which also the shard is known. Without a shard: nowhere, and the
+    /// bits say what it is assumed to be ready for when it is registered first.
     place: AtomicU64,
     /// Locked to move, never for an operation at home.
     homes: Mutex<Homes>,
@@ -85,10 +85,6 @@ fn charge(context: &mut Context<'_>) -> Poll<()> {
     Poll::Ready(())
 }
 
-fn place_of(uid: u32, key: SlotKey) -> u64 {
-    u64::from(uid) << SlotKey::BITS | key.to_bits()
-}
-
 /// The place of a socket that is registered nowhere.
 fn nowhere(assumed: Readiness) -> u64 {
     u64::from(assumed.to_bits())
@@ -96,7 +92,7 @@ fn nowhere(assumed: Readiness) -> u64 {
 
 /// What `place` assumes; none if it is a registration.
 fn assumed(place: u64) -> Option<Readiness> {
-    (place >> SlotKey::BITS == 0).then(|| Readiness::from_bits(place as u8))
+    (SlotKey::from_bits(place).owner() == 0).then(|| Readiness::from_bits(place as u8))
 }
 
 /// Where an operation finds itself.
@@ -159,15 +155,18 @@ impl<S: Socket> Source<S> {
         self.holds(Held::Unsent) || self.holds(Held::Gathered)
     }
 
+    /// Where it was registered last. If that is nowhere, the key is of no shard.
     #[inline(always)]
+    fn key(&self) -> SlotKey {
+        SlotKey::from_bits(self.place.load(Ordering::Relaxed))
+    }
+
     fn here(&self, shard: &Shard) -> Here {
-        let place = self.place.load(Ordering::Relaxed);
-        if place >> SlotKey::BITS == shard.uid() {
-            Here::Home(SlotKey::from_bits(place))
-        } else if place >> SlotKey::BITS == 0 {
-            Here::Unregistered
-        } else {
-            Here::Away
+        let key = self.key();
+        match key.owner() {
+            uid if uid == shard.uid() => Here::Home(key),
+            0 => Here::Unregistered,
+            _ => Here::Away,
         }
     }
 
@@ -205,24 +204,18 @@ impl<S: Socket> Source<S> {
         drained: impl Fn(&R) -> bool,
     ) -> Poll<io::Result<R>> {
         loop {
-            // The common case: the socket is registered here, and nothing has to go before the operation.
+            // The common case: the socket is registered here, and nothing has to go before the operation. The slot that its
+            // key finds says all of that at once. What finds nothing to try is no operation, and takes no share.
             let waker = context.waker();
             let attempt = with_current(|shard| {
-                if !shard.charge_io() {
-                    waker.wake_by_ref();
-                    return Attempt::Polled(Poll::Pending);
-                }
-                match self.here(shard) {
-                    Here::Home(key) => {
-                        let call = || call(&self.shared.socket);
-                        shard.reactor.attempt(key, direction, waker, call, &drained)
-                    }
-                    Here::Unregistered | Here::Away => Attempt::NotHere,
-                }
+                let may_try = || shard.charge_io();
+                let call = || call(&self.shared.socket);
+                shard.reactor.attempt(self.key(), direction, waker, may_try, call, &drained)
             });
             match attempt {
                 Some(Attempt::Polled(polled)) => return polled,
                 other => {
+                    ready!(charge(context));
                     if let Some(pooled) = self.pooled.get() {
                         if direction == Direction::Write
                             && let Some(outbox) = self.filled_outbox()

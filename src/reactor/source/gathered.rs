@@ -6,7 +6,6 @@ use crate::reactor::gather::Gathered;
 use crate::reactor::slots::{Direction, SlotKey};
 use crate::shard::Shard;
 use crate::shard::context::with_current;
-use crate::sync::Ordering;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -90,9 +89,8 @@ impl<S: Socket> Source<S> {
         if here == Some(true) {
             return;
         }
-        let place = self.place.load(Ordering::Relaxed);
-        let key = SlotKey::from_bits(place);
-        self.at_home(place >> SlotKey::BITS, move |shard| shard.reactor.end_when_sent(key));
+        let key = self.key();
+        self.at_home(key.owner(), move |shard| shard.reactor.end_when_sent(key));
     }
 
     fn at_slot(

@@ -1,6 +1,6 @@
 //! Where a socket is registered, and its way from one shard to another.
 
-use super::{Socket, Source, assumed, place_of};
+use super::{Socket, Source, assumed};
 use crate::mesh::inbox::Inbox;
 use crate::mesh::message::Notice;
 use crate::reactor::engine::{Descriptor, Held, lost};
@@ -69,12 +69,11 @@ impl<S: Socket> Source<S> {
             if self.holds(Held::Lost) {
                 shard.reactor.fail(key, lost());
             }
-            self.place.store(place_of(uid, key), Ordering::Relaxed);
+            self.place.store(key.to_bits(), Ordering::Relaxed);
             // The home before lets go unless somebody waits there; those before it have been told.
-            let before = before >> SlotKey::BITS;
-            let other = |home: &&mut Registration| {
-                home.inbox.uid() != uid && u64::from(home.inbox.uid()) == before
-            };
+            let before = SlotKey::from_bits(before).owner();
+            let other =
+                |home: &&mut Registration| home.inbox.uid() != uid && home.inbox.uid() == before;
             if let Some(home) = homes.iter_mut().find(other) {
                 home.leave();
             }
