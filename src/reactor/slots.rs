@@ -124,7 +124,9 @@ impl Waiters {
     #[must_use]
     pub(crate) fn wait_again(&mut self, waker: &Waker) -> bool {
         let known = self.polling.as_ref().is_some_and(|known| known.will_wake(waker));
-        self.waiting |= known;
+        if known {
+            self.waiting = true;
+        }
         known
     }
 

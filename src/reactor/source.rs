@@ -146,13 +146,19 @@ impl<S: Socket> Source<S> {
         }
     }
 
+    /// Whether any of these bits of [`Held`] is set.
+    #[inline(always)]
+    fn holds_any(&self, bits: u32) -> bool {
+        self.shared.held.load(Ordering::Acquire) & bits != 0
+    }
+
     fn holds(&self, held: Held) -> bool {
-        self.shared.held.load(Ordering::Acquire) & held as u32 != 0
+        self.holds_any(held as u32)
     }
 
     /// A slot holds bytes of this socket.
     fn is_held(&self) -> bool {
-        self.holds(Held::Unsent) || self.holds(Held::Gathered)
+        self.holds_any(Held::Unsent as u32 | Held::Gathered as u32)
     }
 
     /// Where it was registered last. If that is nowhere, the key is of no shard.
@@ -203,32 +209,60 @@ impl<S: Socket> Source<S> {
         mut call: impl FnMut(&S) -> io::Result<R>,
         drained: impl Fn(&R) -> bool,
     ) -> Poll<io::Result<R>> {
+        match self.attempt(context, direction, &mut call, &drained) {
+            Some(Attempt::Polled(polled)) => polled,
+            other => self.poll_uncommonly(context, direction, other, call, drained),
+        }
+    }
+
+    /// The common case: the socket is registered here, and nothing has to go before the operation. The slot that its key
+    /// finds says all of that at once. What finds nothing to try is no operation, and takes no share. None: on a thread
+    /// that is no shard.
+    #[inline(always)]
+    fn attempt<R>(
+        &self,
+        context: &mut Context<'_>,
+        direction: Direction,
+        call: &mut impl FnMut(&S) -> io::Result<R>,
+        drained: &impl Fn(&R) -> bool,
+    ) -> Option<Attempt<R>> {
+        let waker = context.waker();
+        with_current(|shard| {
+            let may_try = || shard.charge_io();
+            let call = || call(&self.shared.socket);
+            shard.reactor.attempt(self.key(), direction, waker, may_try, call, drained)
+        })
+    }
+
+    /// Every other case. A function of its own, so that the common one pays nothing for it.
+    #[inline(never)]
+    fn poll_uncommonly<R>(
+        &self,
+        context: &mut Context<'_>,
+        direction: Direction,
+        mut attempt: Option<Attempt<R>>,
+        mut call: impl FnMut(&S) -> io::Result<R>,
+        drained: impl Fn(&R) -> bool,
+    ) -> Poll<io::Result<R>> {
         loop {
-            // The common case: the socket is registered here, and nothing has to go before the operation. The slot that its
-            // key finds says all of that at once. What finds nothing to try is no operation, and takes no share.
-            let waker = context.waker();
-            let attempt = with_current(|shard| {
-                let may_try = || shard.charge_io();
-                let call = || call(&self.shared.socket);
-                shard.reactor.attempt(self.key(), direction, waker, may_try, call, &drained)
-            });
-            match attempt {
-                Some(Attempt::Polled(polled)) => return polled,
-                other => {
-                    ready!(charge(context));
-                    if let Some(pooled) = self.pooled.get() {
-                        if direction == Direction::Write
-                            && let Some(outbox) = self.filled_outbox()
-                        {
-                            ready!(outbox.poll_sent(waker))?;
-                        }
-                        let call = || call(&self.shared.socket);
-                        return pooled.poll_io(context, direction, call, &drained);
-                    }
-                    if let Some(polled) = self.make_way(context, direction, other, &mut call) {
-                        return polled;
-                    }
+            ready!(charge(context));
+            if let Some(pooled) = self.pooled.get() {
+                if direction == Direction::Write
+                    && let Some(outbox) = self.filled_outbox()
+                {
+                    ready!(outbox.poll_sent(context.waker()))?;
                 }
+                let call = || call(&self.shared.socket);
+                return pooled.poll_io(context, direction, call, &drained);
+            }
+            if let Some(polled) = self.make_way(context, direction, attempt, &mut call) {
+                return polled;
+            }
+            // A closure of its own: called from two places the same one would be inlined in neither.
+            let mut call = |socket: &S| call(socket);
+            attempt = self.attempt(context, direction, &mut call, &drained);
+            if let Some(Attempt::Polled(polled)) = attempt {
+                return polled;
             }
         }
     }

@@ -33,11 +33,18 @@ impl<S: Socket> Source<S> {
     }
 
     /// Ready when nothing is left that the kernel has refused; what was gathered in this poll is on its way.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn poll_unsent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.holds(Held::Unsent) && !self.holds(Held::Lost) {
-            return Poll::Ready(Ok(()));
+        if self.holds_any(Held::Unsent as u32 | Held::Lost as u32) {
+            self.poll_held(context)
+        } else {
+            Poll::Ready(Ok(()))
         }
+    }
+
+    /// When something may be left, or be missing.
+    #[cold]
+    fn poll_held(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(outbox) = self.filled_outbox() {
             return outbox.poll_sent(context.waker());
         }
