@@ -178,6 +178,8 @@ pub(super) fn allocate<F: Future + 'static>(
     inbox: &Arc<Inbox>,
     memory: &FreeList,
 ) -> NonNull<Header> {
+    let block = memory.take(Allocation::<F>::LAYOUT).cast::<Allocation<F>>();
+    // Only now that it is known where: it is made there, not moved there.
     let allocation = Allocation {
         header: Header {
             word: Word::new(),
@@ -196,7 +198,6 @@ pub(super) fn allocate<F: Future + 'static>(
         joiner: UnsafeCell::new(Joiner::Nobody),
         stage: UnsafeCell::new(Stage::Future(future)),
     };
-    let block = memory.take(Allocation::<F>::LAYOUT).cast::<Allocation<F>>();
     // SAFETY: the block has the layout of `Allocation<F>`, or is larger, and is nobody's. Header is the first field of
     // a repr(C) struct.
     unsafe { block.write(allocation) };
@@ -442,19 +443,17 @@ impl<F: Future + 'static> Allocation<F> {
     }
 
     /// Drops the future in place. False: the drop panicked.
-    #[inline]
+    #[inline(always)]
     fn drop_future(&self) -> bool {
         // SAFETY: only the home reaches the stage, and the flags say ENDED and not OUTPUT, so user code that runs in the
         // drop cannot get to it. The drop is in place, as a pinned future asks for; whether it panics or not, the stage is
         // overwritten without being dropped again.
-        self.stage.with_mut(|stage| unsafe {
-            let calm = !std::mem::needs_drop::<F>() || {
-                let dropped = catch_unwind(AssertUnwindSafe(|| ptr::drop_in_place(stage)));
-                dropped.map_err(forget_panic).is_ok()
-            };
-            stage.write(Stage::Empty);
-            calm
-        })
+        let drop_it = || self.stage.with_mut(|stage| unsafe { ptr::drop_in_place(stage) });
+        let calm = !std::mem::needs_drop::<F>()
+            || catch_unwind(AssertUnwindSafe(drop_it)).map_err(forget_panic).is_ok();
+        // SAFETY: as above.
+        self.stage.with_mut(|stage| unsafe { stage.write(Stage::Empty) });
+        calm
     }
 
     /// Puts the output where the future was.
