@@ -67,7 +67,7 @@ pub(crate) struct Header {
 struct Vtable {
     poll: unsafe fn(NonNull<Header>, &Home) -> bool,
     cancel: unsafe fn(NonNull<Header>, &Home),
-    join: unsafe fn(NonNull<Header>, &Waker, &Home, *mut ()),
+    join: unsafe fn(NonNull<Header>, &Waker, *mut ()),
     forward: unsafe fn(NonNull<Header>, *const ()),
     detach: unsafe fn(NonNull<Header>, &Home),
     /// Drops the output that nobody has taken; the memory stays.
@@ -237,8 +237,15 @@ pub(super) unsafe fn join<T>(
     home: &Home,
 ) -> Poll<Result<T, JoinError>> {
     let mut result = Poll::Pending;
-    // SAFETY: as in `poll`; `result` has the type that the vtable's function writes.
-    unsafe { (header.as_ref().vtable.join)(header, waker, home, (&raw mut result).cast()) };
+    // A task that is ready and awaited by another runs at once, in the other's place: the other would only make room for it.
+    // SAFETY: as in `poll`; the handle's reference keeps the cell, which is in the queue, as READY says. `result` has the type
+    // that the vtable's function writes.
+    unsafe {
+        if header.as_ref().is_only_ready() {
+            home.poll_in_place(header, || poll(header, home));
+        }
+        (header.as_ref().vtable.join)(header, waker, (&raw mut result).cast());
+    }
     result
 }
 
@@ -483,20 +490,9 @@ impl<F: Future + 'static> Allocation<F> {
         })
     }
 
-    unsafe fn join(header: NonNull<Header>, waker: &Waker, home: &Home, result: *mut ()) {
+    unsafe fn join(header: NonNull<Header>, waker: &Waker, result: *mut ()) {
         // SAFETY: the caller keeps the contract of `super::join`.
         let this = unsafe { Self::of(header) };
-        // A task that is ready and awaited by another runs at once, in the other's place: the other would only make
-        // room for it.
-        if this.header.is_only_ready() {
-            // SAFETY: this is the task's home; the handle's reference keeps the cell, which is in the queue, as READY says.
-            unsafe {
-                home.poll_in_place(header, || {
-                    this.header.clear(READY);
-                    Self::poll(header, home)
-                });
-            }
-        }
         if this.header.is_over() {
             let output =
                 this.take_output().unwrap_or_else(|| Err(JoinError::cancelled(this.header.id)));
