@@ -179,7 +179,9 @@ impl Reactor {
             came_back: 0,
             ends: false,
         };
-        let inserted = self.slots.borrow_mut().insert(Slot::new(registered));
+        let mut slot = Slot::new(registered);
+        slot.readiness = assumed.with(self.distrusted());
+        let inserted = self.slots.borrow_mut().insert(slot);
         let key = inserted
             .map_err(|_| io::Error::other("a shard can register about a million sockets"))?;
         let token = mio::Token(key.to_bits() as usize);
@@ -187,9 +189,6 @@ impl Reactor {
             let slot = self.slots.borrow_mut().remove(key);
             drop(slot);
             return Err(error);
-        }
-        if let Some(slot) = self.slots.borrow_mut().get_mut(key) {
-            slot.readiness = assumed.with(self.distrusted());
         }
         Ok(key)
     }
@@ -423,9 +422,15 @@ impl Reactor {
             slot.is_waited_for() || slot.leaving || slot.socket.refused
         };
         if more {
-            self.send_rest(key);
-            self.wake_waiters(key, false);
+            self.attend(key);
         }
+    }
+
+    /// There is more to a slot that has become ready than the task that polls: others wait, it is leaving, or holds bytes.
+    #[inline(never)]
+    fn attend(&self, key: SlotKey) {
+        self.send_rest(key);
+        self.wake_waiters(key, false);
     }
 
     /// Wakes those in a slot that its readiness concerns, one by one: each may come back here.

@@ -11,9 +11,9 @@
 //! Bytes that the kernel does not take go into the slot. They are sent when the socket has room again, before anything
 //! written later; until then `flush` waits and the socket does not move to another shard.
 
-use super::engine::{Descriptor, Held, Reactor, retried};
+use super::engine::{Descriptor, Held, Reactor, Registered, retried};
 use super::outbox::{Added, Outbox};
-use super::slots::{Direction, Readiness, SlotKey};
+use super::slots::{Direction, Readiness, Slot, SlotKey};
 use crate::limits::GATHER_BYTES;
 use crate::sync::Arc;
 use crate::sys::socket;
@@ -268,13 +268,20 @@ impl Reactor {
     }
 
     /// Sends what the kernel has refused before, as far as it takes it now.
+    #[inline]
     pub(super) fn send_rest(&self, key: SlotKey) {
+        let rest = |slot: &mut Slot<Registered>| !slot.socket.out.is_empty();
+        if self.slots.borrow_mut().get_mut(key).is_some_and(rest) {
+            self.send_refused(key);
+        }
+    }
+
+    /// There is something that the kernel has refused.
+    #[cold]
+    fn send_refused(&self, key: SlotKey) {
         let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.get_mut(key) else { return };
         let registered = &mut slot.socket;
-        if registered.out.is_empty() {
-            return;
-        }
         match send_once(&*registered.descriptor, &registered.out) {
             Ok(sent) if sent < registered.out.len() => {
                 registered.out.drain(..sent);

@@ -22,7 +22,7 @@ use crate::mesh::message::Watchers;
 use crate::shard::Shard;
 use crate::shard::context::with_current;
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering};
-use moves::Registration;
+use moves::Registrations;
 use pooled::Pooled;
 use std::fmt;
 use std::future::poll_fn;
@@ -47,7 +47,7 @@ pub(crate) struct Source<S: Socket> {
 #[derive(Default)]
 struct Homes {
     /// Every registration, at most one per shard.
-    at: Vec<Registration>,
+    at: Registrations,
     /// Who waits on threads that are no shard, by direction.
     watchers: [Option<Arc<Watchers>>; 2],
 }
