@@ -549,6 +549,10 @@ impl<F: Future + 'static> Allocation<F> {
         this.header.set(DETACHED);
         // SAFETY: only the home reaches the joiner; what it held is dropped after the exchange.
         let joiner = this.joiner.with_mut(|joiner| unsafe { ptr::replace(joiner, Joiner::Nobody) });
+        if matches!(joiner, Joiner::Nobody) && !this.header.has(OUTPUT) {
+            // As of most tasks that nobody is to wait for: there is nothing to drop.
+            return;
+        }
         let output = this.take_output();
         if !home.as_current(header, || drop_caught(joiner) & drop_caught(output)) {
             add(&home.counts().panics, 1);
