@@ -3,8 +3,6 @@
 pub(crate) mod affinity;
 pub(crate) mod bytes;
 pub(crate) mod cpus;
-#[cfg_attr(loom, allow(dead_code, reason = "no model waits for sockets"))]
-pub(crate) mod epoll;
 pub(crate) mod errno;
 pub(crate) mod fifo;
 #[cfg(feature = "compare")]

@@ -2,11 +2,10 @@
 
 use super::gather::GatherBuffer;
 use super::guess::Guess;
-use super::poll::{self, readiness_of};
+use super::poll::{self, Event};
 use super::slots::{Direction, Readiness, Slot, SlotKey, Slots};
 use crate::mesh::message::Watchers;
 use crate::sync::Arc;
-use crate::sys::epoll::Event;
 use crate::sys::socket;
 use crate::task::waker::{is_task, wake_counted};
 use crate::wait_queue::WaiterId;
@@ -409,11 +408,10 @@ impl Reactor {
 
     /// Looks at the sockets, waiting up to `timeout` for the first event, and wakes who waits for what happened.
     pub(crate) fn poll(&self, timeout: Option<Duration>) {
-        self.poll.wait(timeout, |event| self.dispatch(event));
+        self.poll.wait(timeout, |token, event| self.dispatch(SlotKey::from_bits(token), event));
     }
 
-    fn dispatch(&self, event: Event) {
-        let key = SlotKey::from_bits(event.token);
+    fn dispatch(&self, key: SlotKey, event: &Event) {
         let more = {
             let mut slots = self.slots.borrow_mut();
             let Some(slot) = slots.get_mut(key) else { return };
@@ -494,4 +492,15 @@ pub(super) fn retried<R>(mut call: impl FnMut() -> io::Result<R>) -> io::Result<
             result => return result,
         }
     }
+}
+
+#[inline]
+pub(super) fn readiness_of(event: &Event) -> Readiness {
+    let flag = |set: bool, flag: Readiness| if set { flag } else { Readiness::NONE };
+    flag(event.is_readable(), Readiness::READABLE)
+        .with(flag(event.is_writable(), Readiness::WRITABLE))
+        .with(flag(event.is_read_closed(), Readiness::READ_CLOSED))
+        .with(flag(event.is_write_closed(), Readiness::WRITE_CLOSED))
+        .with(flag(event.is_priority(), Readiness::PRIORITY))
+        .with(flag(event.is_error(), Readiness::ERROR))
 }

@@ -7,13 +7,11 @@
 //! One thread at a time [drives](SharedReactor::drive): it waits for events and takes the wakers they concern. It wakes
 //! them when it has let go of the reactor, since a waker can be anybody's code.
 
-use super::engine::register;
+use super::engine::{readiness_of, register};
 use super::interest::Interest;
-use super::poll::{new_registry, readiness_of, wait_for};
 use super::slots::{Direction, Readiness, SlotKey, Slots};
 use crate::mesh::message::Watchers;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
-use crate::sys::epoll::Events;
 use mio::unix::SourceFd;
 use std::io;
 use std::os::fd::RawFd;
@@ -22,11 +20,16 @@ use std::time::Duration;
 
 /// See the module.
 pub(crate) struct SharedReactor {
-    /// What only the thread that drives touches.
-    driver: Mutex<Events>,
+    driver: Mutex<Driver>,
     registry: mio::Registry,
     bell: mio::Waker,
     slots: Mutex<Slots<Arc<SharedSlot>>>,
+}
+
+/// What only the thread that drives touches.
+pub(crate) struct Driver {
+    poll: mio::Poll,
+    events: mio::Events,
 }
 
 /// One registered socket.
@@ -46,10 +49,12 @@ impl SharedReactor {
     /// # Errors
     /// If the operating system has no epoll instance or eventfd for us.
     pub(crate) fn new(events: usize) -> io::Result<SharedReactor> {
-        let registry = new_registry()?;
+        let poll = mio::Poll::new()?;
+        let registry = poll.registry().try_clone()?;
         let bell = mio::Waker::new(&registry, BELL)?;
+        let driver = Driver { poll, events: mio::Events::with_capacity(events) };
         Ok(SharedReactor {
-            driver: Mutex::new(Events::with_capacity(events)),
+            driver: Mutex::new(driver),
             registry,
             bell,
             slots: Mutex::new(Slots::new(0)),
@@ -62,24 +67,25 @@ impl SharedReactor {
     }
 
     /// The right to drive, if nobody has it.
-    pub(crate) fn try_drive(&self) -> Option<MutexGuard<'_, Events>> {
+    pub(crate) fn try_drive(&self) -> Option<MutexGuard<'_, Driver>> {
         self.driver.try_lock().ok()
     }
 
     /// Waits for events and adds those who wait for them to `woken`, to be woken when the driver is given back.
     pub(crate) fn drive(
         &self,
-        events: &mut Events,
+        driver: &mut Driver,
         timeout: Option<Duration>,
         woken: &mut Vec<Waker>,
     ) {
-        wait_for(&self.registry, events, timeout);
+        let Driver { poll, events } = driver;
+        super::poll::wait_for(poll, events, timeout);
         if events.is_empty() {
             return;
         }
         let mut slots = lock(&self.slots);
         for event in events.iter() {
-            if let Some(slot) = slots.get_mut(SlotKey::from_bits(event.token)) {
+            if let Some(slot) = slots.get_mut(SlotKey::from_bits(event.token().0 as u64)) {
                 slot.report(readiness_of(event), woken);
             }
         }

@@ -36,18 +36,18 @@ pub(crate) enum Direction {
     Write,
 }
 
-/// What a socket is ready for, as one byte of flags. Those that nearly every event has are where the kernel has them.
+/// What a socket is ready for, as one byte of flags.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug, Default)]
 pub(crate) struct Readiness(u8);
 
 impl Readiness {
     pub(crate) const NONE: Readiness = Readiness(0);
     pub(crate) const READABLE: Readiness = Readiness(1 << 0);
-    pub(crate) const PRIORITY: Readiness = Readiness(1 << 1);
-    pub(crate) const WRITABLE: Readiness = Readiness(1 << 2);
-    pub(crate) const ERROR: Readiness = Readiness(1 << 3);
-    pub(crate) const READ_CLOSED: Readiness = Readiness(1 << 4);
-    pub(crate) const WRITE_CLOSED: Readiness = Readiness(1 << 5);
+    pub(crate) const WRITABLE: Readiness = Readiness(1 << 1);
+    pub(crate) const READ_CLOSED: Readiness = Readiness(1 << 2);
+    pub(crate) const WRITE_CLOSED: Readiness = Readiness(1 << 3);
+    pub(crate) const ERROR: Readiness = Readiness(1 << 4);
+    pub(crate) const PRIORITY: Readiness = Readiness(1 << 5);
 
     pub(crate) const fn to_bits(self) -> u8 {
         self.0

@@ -71,7 +71,6 @@ const UNSAFE: &[&str] = &[
     "mesh/thunk.rs",
     "scoped.rs",
     "sys/bytes.rs",
-    "sys/epoll.rs",
     "sys/process.rs",
     "sys/socket.rs",
     "sys/steer.rs",
