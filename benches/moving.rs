@@ -9,10 +9,10 @@
 //! that sends numbered requests in bursts and cuts them anywhere. Needs wrk, h2load and curl; exits with 1 if anybody saw an
 //! error, or an answer that was lost, doubled or out of order.
 
-use corelane::server::Server;
+use corelane::server::{self, Server};
 use corelane::{Cores, Runtime, ShardId};
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use std::convert::Infallible;
@@ -81,7 +81,7 @@ impl Seen {
     }
 }
 
-async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn echo(request: Request<server::Body>) -> Result<Response<Full<Bytes>>, Infallible> {
     let answer = format!("{}\n", request.uri().path());
     // A connection whose request was not read to its end is closed after the answer.
     let _ = request.into_body().collect().await;

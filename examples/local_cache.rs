@@ -11,11 +11,11 @@
 
 use corelane::http::Io;
 use corelane::net::TcpStream;
-use corelane::server::Server;
+use corelane::server::{self, Server};
 use corelane::time::sleep;
 use corelane::{Runtime, ShardId, signal::ctrl_c, spawn_local};
 use http_body_util::{BodyExt, Empty, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use hyper::service::service_fn;
 use hyper::{Request, Response, client};
 use std::cell::RefCell;
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let server = Server::builder().listen(address).start(runtime.handle(), |shard| {
         // This runs once on each shard, and what it makes stays there.
         let cache = Cache::default();
-        service_fn(move |request: Request<Incoming>| answer(shard, cache.clone(), request))
+        service_fn(move |request: Request<server::Body>| answer(shard, cache.clone(), request))
     })?;
     let address = server.local_addrs()[0];
     println!("listening on http://{address}, {} shards", runtime.handle().shard_count());
@@ -75,7 +75,7 @@ impl Cache {
 async fn answer(
     shard: ShardId,
     cache: Cache,
-    request: Request<Incoming>,
+    request: Request<server::Body>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
     // No borrow of the cache is held across an `await`: another request of this shard may run there.

@@ -30,7 +30,7 @@ struct Arguments {
 #[derive(Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
 enum Command {
-    /// Serve HTTP/1.1; what happens if no command is given.
+    /// Serve HTTP; what happens if no command is given.
     Serve(serve::Options),
     /// Check a configuration file, without starting anything.
     Check(check::Options),

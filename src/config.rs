@@ -36,7 +36,7 @@ pub(crate) use reload::reload;
 
 use crate::balance::Policy;
 use crate::id::CpuId;
-use crate::limits::Limits;
+use crate::limits::{ConnectionLimits, Limits};
 use crate::listen_addr::ListenAddr;
 use crate::mode::{Mode, Pin};
 use crate::sys::cpus::{self, Usable};
@@ -128,7 +128,7 @@ pub(crate) struct Listener {
     pub(crate) keepalive: bool,
     pub(crate) receive_buffer: Option<u32>,
     pub(crate) send_buffer: Option<u32>,
-    pub(crate) header_timeout: Duration,
+    pub(crate) limits: ConnectionLimits,
 }
 
 /// What some requests get.

@@ -70,6 +70,8 @@ mod shard;
 pub mod signal;
 #[cfg(not(loom))]
 mod sys;
+#[cfg(all(feature = "tls", not(loom)))]
+pub mod tls;
 #[cfg(not(loom))]
 mod topology;
 

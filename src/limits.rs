@@ -3,6 +3,11 @@
 //! A queue, a batch or a phase without a limit is a way for one client to own a core. [`Limits`] holds those that a
 //! user may set per runtime; the constants are the ones nobody has needed to change.
 
+#[cfg(feature = "server")]
+mod connection;
+
+#[cfg(feature = "server")]
+pub use connection::ConnectionLimits;
 use std::time::Duration;
 
 /// Limits of one shard. The defaults are what the measurements in `docs/PERFORMANCE.md` were made with.
@@ -94,9 +99,9 @@ impl Limits {
     }
 }
 
-/// How long a client may take for the head of a request, unless a listener says otherwise.
+/// Bytes that must move in the time of a body or of a write for it to count as progress.
 #[cfg(feature = "server")]
-pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const PROGRESS_BYTES: u64 = 4 << 10;
 
 /// A shard that has not finished a turn for this long is worth a word: a turn is meant to last a millisecond.
 pub(crate) const STALL_THRESHOLD: Duration = Duration::from_millis(25);
@@ -106,6 +111,15 @@ pub(crate) const GATHER_BYTES: usize = 64 * 1024;
 
 /// A write of at least this size is not worth a copy: it goes to the socket straight away.
 pub(crate) const GATHER_COPY_MAX: usize = 16 * 1024;
+
+/// Bytes that one TLS connection may have encrypted and not yet handed to its socket: four records of the largest size,
+/// which one system call can send.
+#[cfg(feature = "tls")]
+pub(crate) const TLS_UNSENT_BYTES: usize = 64 * 1024;
+
+/// Bytes of a file with certificates or a key. All authorities that a browser trusts take a quarter of a megabyte.
+#[cfg(feature = "tls")]
+pub(crate) const PEM_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Polls between two looks at the clock while polls are short.
 pub(crate) const CLOCK_STRIDE: u32 = 16;

@@ -1,9 +1,14 @@
-//! The sharded HTTP/1.1 server.
+//! The sharded HTTP server: HTTP/1.1, and HTTP/2 to clients that begin with it.
 //!
 //! Every shard has a listening socket of its own on the same port (`SO_REUSEPORT`), accepts from it, and serves what it
 //! accepted; the kernel spreads connections over the sockets, and a [`Policy`](crate::balance::Policy) may have them handed
 //! over to another shard before anything is read. On a [Unix socket](Listen::unix) all shards accept from one. A service is made on each shard by a factory, lives
 //! there, and need be neither `Send` nor `Sync`.
+//!
+//! No service sees a request that RFC 9110 and RFC 9112 have a server refuse: without a Host, with two, or with another than the
+//! target's; with a target in a form that its method does not have; with transfer codings other than `chunked`, or an
+//! expectation other than `100-continue`. They are answered with 400, 501 and 417. A service that fails with the error of a
+//! malformed or incomplete body is answered for with 400 too.
 //!
 //! ```no_run
 //! use corelane::{Runtime, server::Server};
@@ -19,44 +24,59 @@
 //! println!("listening on http://{}", server.local_addrs()[0]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! Every connection is held to [`ConnectionLimits`]. No service sees a request that RFC 9110 and RFC 9112 have a server refuse:
+//! without a Host, with two, or with another than the target's; with a target in a form that its method does not have; with
+//! transfer codings other than `chunked`, or an expectation other than `100-continue`. They are answered with 400, 501 and 417. A
+//! service that panics has its request answered with 500, and one that fails with the error of a body that the client sent badly,
+//! too slowly or without end, with 400, 408 or 413; if it fails with another error the connection is closed without an answer.
 
 // What each file does stands at its head.
 mod accept;
 mod arrival;
+mod body;
 #[cfg(feature = "config")]
 mod configured;
 mod connection;
 mod crew;
-mod drain;
 mod event;
+mod guard;
+mod late;
 mod listen;
 mod movable;
+mod probe;
+mod protocol;
 mod rebalance;
+mod roster;
 #[cfg(feature = "config")]
 mod routes;
 mod spread;
 mod steer;
 mod stop;
+mod strict;
+mod transport;
 mod unix;
 
 use crate::balance;
 use crate::balance::seats::Seats;
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
+pub use crate::limits::ConnectionLimits;
 pub use crate::listen_addr::ListenAddr;
 use crate::mode::Mode;
 use crate::runtime::{Handle, SubmitErrorKind};
+use crate::sync::live::Known;
 use crate::task::join::JoinHandle;
 use accept::{Died, Station, poll_all_ended, serve_pool, serve_shard};
-use connection::Settings;
+pub use body::{Body, BodyError};
 use crew::Crew;
 use event::Observer;
 pub use event::{ConnectionInfo, Event, Peer};
-use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
 pub use listen::Listen;
-use listen::LiveTimeout;
+use listen::LiveLimits;
+use protocol::Settings;
 use rebalance::Moving;
 #[cfg(feature = "config")]
 pub use routes::Routes;
@@ -64,8 +84,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use steer::Weigher;
+pub use transport::into_stream;
 
 /// Settings of a server that is to be started.
 #[derive(Clone)]
@@ -113,8 +133,8 @@ impl Builder {
     /// A thread of its own looks at the shards ten times a second. Where one is busy and its clients wait clearly longer than
     /// those of another, some of its busiest connections are taken apart as soon as nothing of them is under way, and go
     /// on on the other shard, with a service that is made there. They go only to shards that serve their address.
-    /// Connections whose last request had a body stay until one without has followed; those that were upgraded stay, and what
-    /// hyper's `Upgraded` holds of them is then no [`Io`](crate::http::Io) that it could be downcast to.
+    /// Connections whose last request had a body stay until one without has followed; those that were upgraded or speak HTTP/2
+    /// stay for good.
     pub fn rebalance(mut self, rebalance: bool) -> Self {
         self.rebalance = rebalance;
         self
@@ -137,9 +157,9 @@ impl Builder {
     pub fn start<F, S, B>(self, handle: &Handle, factory: F) -> Result<Server, Error>
     where
         F: FnOnce(ShardId) -> S + Clone + Send + 'static,
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + 'static,
+        S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: Body + 'static,
+        B: hyper::body::Body + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.start_with(handle, |shard| {
@@ -173,9 +193,9 @@ impl Builder {
     where
         F: FnOnce(ShardId) -> M + Clone + Send + 'static,
         M: Fn(&ConnectionInfo) -> S + 'static,
-        S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+        S: Service<Request<Body>, Response = Response<B>> + 'static,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: Body + 'static,
+        B: hyper::body::Body + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         if self.listen.is_empty() {
@@ -195,7 +215,7 @@ impl Builder {
         for ((shard, sockets), part) in handle.shards().zip(by_shard).zip(parts) {
             let station = Station {
                 sockets,
-                header_timeouts: bound.header_timeouts.clone(),
+                limits: bound.limits.iter().cloned().map(Known::new).collect(),
                 settings: self.settings.clone(),
                 moving: moving.clone(),
                 part,
@@ -211,12 +231,12 @@ impl Builder {
                 }
             }
         }
-        let listen::Bound { addresses, local_addrs, header_timeouts, groups, paths, .. } = bound;
+        let listen::Bound { addresses, local_addrs, limits, groups, paths, .. } = bound;
         let moving = moving.map(|moving| moving.number);
         Ok(Server {
             addresses,
             local_addrs,
-            header_timeouts,
+            limits,
             groups,
             paths,
             weigher: Some(weigher),
@@ -258,10 +278,10 @@ impl Builder {
     /// ```
     pub fn start_send<S, B>(self, handle: &Handle, service: S) -> Result<Server, Error>
     where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: Body + Send + 'static,
+        B: hyper::body::Body + Send + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
@@ -276,10 +296,10 @@ impl Builder {
     pub fn start_send_with<M, S, B>(self, handle: &Handle, make: M) -> Result<Server, Error>
     where
         M: Fn(&ConnectionInfo) -> S + Clone + Send + 'static,
-        S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+        S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
         S::Future: Send,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: Body + Send + 'static,
+        B: hyper::body::Body + Send + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
@@ -290,7 +310,7 @@ impl Builder {
             return Err(no_address());
         }
         let listen: Vec<Listen> = self.listen.into_iter().map(Listen::for_all).collect();
-        let listen::Bound { addresses, local_addrs, by_shard, header_timeouts, .. } =
+        let listen::Bound { addresses, local_addrs, by_shard, limits, .. } =
             listen::bind_all(&listen, 1)?;
         let sockets = by_shard.into_iter().next().unwrap_or_default();
         let (settings, observer) = (self.settings, self.observer);
@@ -302,7 +322,7 @@ impl Builder {
                 Ok(Server {
                     addresses,
                     local_addrs,
-                    header_timeouts,
+                    limits,
                     groups: Vec::new(),
                     paths: Vec::new(),
                     weigher: None,
@@ -341,7 +361,7 @@ pub struct Server {
     addresses: Vec<ListenAddr>,
     /// Those of TCP.
     local_addrs: Vec<SocketAddr>,
-    header_timeouts: Vec<LiveTimeout>,
+    limits: Vec<LiveLimits>,
     /// None in a pool.
     seats: Option<Seats>,
     /// The number of its crews, if connections may move.
@@ -379,12 +399,11 @@ impl Server {
         Some(self.addresses[..listener].iter().filter_map(ListenAddr::as_tcp).count())
     }
 
-    /// Changes how long clients of an address may take for the head of a request, for connections that come from now on.
-    /// `None` for ever. `listener` is the address's place in the order in which they were given; of one that there is not
-    /// nothing changes.
-    pub fn set_header_timeout(&self, listener: usize, timeout: Option<Duration>) {
-        if let Some(live) = self.header_timeouts.get(listener) {
-            live.set(timeout);
+    /// Changes what connections of an address are held to that come from now on. `listener` is the address's place in the
+    /// order in which they were given; of one that there is not nothing changes.
+    pub fn set_limits(&self, listener: usize, limits: ConnectionLimits) {
+        if let Some(live) = self.limits.get(listener) {
+            live.replace(limits);
         }
     }
 

@@ -4,7 +4,7 @@
 //! the crate names neither `std::sync::atomic` nor `crossbeam_queue`. Under `--cfg loom` the same names come from
 //! `sync/model.rs`: loom's types, and small models of what crossbeam promises.
 
-#[cfg(any(feature = "config", all(loom, test)))]
+#[cfg(any(feature = "server", all(loom, test)))]
 pub(crate) mod live;
 #[cfg(loom)]
 mod model;

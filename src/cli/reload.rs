@@ -171,7 +171,7 @@ impl Running {
         log.set_level(config.log());
         self.routes.replace(&config);
         for (number, listener) in config.listeners.iter().enumerate() {
-            server.set_header_timeout(number, Some(listener.header_timeout));
+            server.set_limits(number, listener.limits.clone());
             let balance = listener.balance;
             if server.policy(number).is_some_and(|policy| policy != balance)
                 && let Err(error) = server.set_policy(number, balance)

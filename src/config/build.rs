@@ -223,7 +223,20 @@ impl ListenerConfig {
         keepalive(keepalive: bool) => KEEPALIVE, Value::Flag(keepalive);
         receive_buffer(bytes: u32) => RECEIVE_BUFFER, Value::Count(bytes.into());
         send_buffer(bytes: u32) => SEND_BUFFER, Value::Count(bytes.into());
+        first_byte_timeout(time: Duration) => FIRST_BYTE_TIMEOUT, Value::Time(time);
         header_timeout(time: Duration) => HEADER_TIMEOUT, Value::Time(time);
+        body_timeout(time: Duration) => BODY_TIMEOUT, Value::Time(time);
+        request_timeout(time: Duration) => REQUEST_TIMEOUT, Value::Time(time);
+        write_timeout(time: Duration) => WRITE_TIMEOUT, Value::Time(time);
+        idle_timeout(time: Duration) => IDLE_TIMEOUT, Value::Time(time);
+        max_age(time: Duration) => MAX_AGE, Value::Time(time);
+        max_requests(requests: u64) => MAX_REQUESTS, Value::Count(requests);
+        header_bytes(bytes: u32) => HEADER_BYTES, Value::Count(bytes.into());
+        header_count(fields: u32) => HEADER_COUNT, Value::Count(fields.into());
+        uri_bytes(bytes: u32) => URI_BYTES, Value::Count(bytes.into());
+        body_bytes(bytes: u64) => BODY_BYTES, Value::Count(bytes);
+        http2(http2: bool) => HTTP2, Value::Flag(http2);
+        http2_streams(streams: u32) => HTTP2_STREAMS, Value::Count(streams.into());
     }
 }
 

@@ -7,7 +7,7 @@
 use super::kind::Kind;
 use super::value::Value;
 use crate::balance::Policy;
-use crate::limits::{self, BUSY_POLL_MAX, Limits, RESERVED_MAX};
+use crate::limits::{self, BUSY_POLL_MAX, ConnectionLimits, Limits, RESERVED_MAX};
 use Absent::{Is, Tells, Wrong};
 use std::time::Duration;
 
@@ -94,6 +94,8 @@ const ZERO: Duration = Duration::ZERO;
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// The names of the modes, of the ways to pin, and of the policies.
 pub(crate) const MODES: &[&str] = &["thread-per-core", "work-stealing"];
@@ -111,6 +113,11 @@ const POLICIES: [&str; Policy::ALL.len()] = {
     }
     names
 };
+
+/// A time that connections are held to by default.
+fn held_to(time: impl FnOnce(&ConnectionLimits) -> Option<Duration>) -> Value {
+    Value::Time(time(&ConnectionLimits::default()).expect("each has one"))
+}
 
 fn number(number: usize) -> Value {
     Value::Count(number as u64)
@@ -195,8 +202,34 @@ keys! {
         "Bytes the system may hold for one connection until they are read (SO_RCVBUF). Without it: the system adapts it.";
     SEND_BUFFER = "send_buffer", count(1_024, 1 << 30), Tells, FIXED,
         "Bytes the system may hold for one connection until the peer takes them (SO_SNDBUF). Without it: the system adapts it.";
-    HEADER_TIMEOUT = "header_timeout", time(MILLISECOND, HOUR), Is(|| Value::Time(limits::HEADER_TIMEOUT)), LIVE,
-        "How long a client may take for the head of a request.";
+    FIRST_BYTE_TIMEOUT = "first_byte_timeout", time(MILLISECOND, HOUR), Is(|| held_to(|limits| limits.first_byte_timeout)), LIVE,
+        "How long a connection may say nothing at first.";
+    HEADER_TIMEOUT = "header_timeout", time(MILLISECOND, HOUR), Is(|| held_to(|limits| limits.header_timeout)), LIVE,
+        "How long a client may take for the head of a request; then it gets 408.";
+    BODY_TIMEOUT = "body_timeout", time(MILLISECOND, HOUR), Is(|| held_to(|limits| limits.body_timeout)), LIVE,
+        "How long a client may take for 4 KiB of a body that is waited for, or its rest; then it gets 408.";
+    REQUEST_TIMEOUT = "request_timeout", time(MILLISECOND, DAY), Is(|| held_to(|limits| limits.request_timeout)), LIVE,
+        "How long the service may take for an answer; then the client gets 503.";
+    WRITE_TIMEOUT = "write_timeout", time(MILLISECOND, HOUR), Is(|| held_to(|limits| limits.write_timeout)), LIVE,
+        "How long a client may take to take 4 KiB of what is sent, or the rest; then the connection is reset.";
+    IDLE_TIMEOUT = "idle_timeout", time(MILLISECOND, DAY), Is(|| held_to(|limits| limits.idle_timeout)), LIVE,
+        "How long a connection may be idle between two requests.";
+    MAX_AGE = "max_age", time(SECOND, YEAR), Is(|| held_to(|limits| limits.max_age)), LIVE,
+        "The age from which a connection ends after the request at hand.";
+    MAX_REQUESTS = "max_requests", count(1, MANY), Is(|| Value::Count(ConnectionLimits::default().max_requests)), LIVE,
+        "Requests after which a connection ends.";
+    HEADER_BYTES = "header_bytes", count(1_024, 1 << 20), Is(|| Value::Count(ConnectionLimits::default().header_bytes.into())), LIVE,
+        "Bytes of a request's head; with more it gets 431.";
+    HEADER_COUNT = "header_count", count(1, 10_000), Is(|| Value::Count(ConnectionLimits::default().header_count.into())), LIVE,
+        "Fields of a request's head; with more it gets 431.";
+    URI_BYTES = "uri_bytes", count(1, 65_534), Is(|| Value::Count(ConnectionLimits::default().uri_bytes.into())), LIVE,
+        "Bytes of a request's target; with more it gets 414.";
+    BODY_BYTES = "body_bytes", count(0, 1 << 50), Is(|| Value::Count(ConnectionLimits::default().body_bytes)), LIVE,
+        "Bytes of a request's body; with more it gets 413.";
+    HTTP2 = "http2", Kind::Flag, Is(|| Value::Flag(ConnectionLimits::default().http2)), LIVE,
+        "Whether HTTP/2 is spoken too, to clients that begin with it.";
+    HTTP2_STREAMS = "http2_streams", count(1, 10_000), Is(|| Value::Count(ConnectionLimits::default().http2_streams.into())), LIVE,
+        "Requests that one HTTP/2 connection may have under way.";
 }
 
 /// Keys of a listener that mean nothing on a Unix socket, or nothing on an internet address.

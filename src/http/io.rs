@@ -18,6 +18,8 @@ use crate::reactor::slots::Direction;
 use crate::reactor::source::Source;
 use crate::shard::context::poll_number;
 use crate::sys::socket;
+#[cfg(feature = "server")]
+use hyper::rt::ReadBuf;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -124,6 +126,12 @@ impl<S: Transport> Io<S> {
         self.counted.take()
     }
 
+    /// When it is closed what was to be sent is forgotten.
+    #[cfg(feature = "server")]
+    pub(crate) fn reset_at_close(&self) {
+        socket::reset_at_close(self.stream.source().get_ref());
+    }
+
     /// The stream.
     pub fn inner(&self) -> &S {
         &self.stream
@@ -154,6 +162,25 @@ impl<S: Transport> Read for Io<S> {
         unsafe { buffer.advance(count) };
         Poll::Ready(Ok(()))
     }
+}
+
+/// Reads, and shows what has come before its reader gets it, who gets it if `take` says so, and nothing otherwise.
+#[cfg(feature = "server")]
+pub(crate) fn poll_read_if(
+    stream: &mut (impl Read + Unpin),
+    context: &mut Context<'_>,
+    buffer: &mut ReadBufCursor<'_>,
+    take: impl FnOnce(&[u8]) -> bool,
+) -> Poll<io::Result<()>> {
+    // SAFETY: only `ReadBuf` writes to it, and it leaves no byte uninitialized that was not.
+    let mut read = ReadBuf::uninit(unsafe { buffer.as_mut() });
+    ready!(Pin::new(stream).poll_read(context, read.unfilled()))?;
+    let (count, taken) = (read.filled().len(), take(read.filled()));
+    if taken {
+        // SAFETY: so many bytes at the front of the unfilled part were filled just now.
+        unsafe { buffer.advance(count) };
+    }
+    Poll::Ready(Ok(()))
 }
 
 impl<S: Transport> Write for Io<S> {

@@ -1,26 +1,32 @@
 //! From a listening socket to tasks that serve: the tasks that accept, on each shard of a server or in a pool.
 
-use super::arrival::Arrival;
-use super::connection::{Settings, connection};
+use super::Body;
+use super::arrival::{Arrival, Past};
+use super::connection::{Moves, Stays, connection};
 use super::crew::Crew;
-use super::drain::Drain;
 use super::event::{ConnectionInfo, Event, Observer, Peer};
-use super::listen::{Listening, LiveTimeout, Sockets};
-use super::movable::movable;
+use super::listen::{Listening, Sockets};
+use super::movable::Movable;
+use super::probe::Probe;
+use super::protocol::{Anywhere, Settings};
 use super::rebalance::Moving;
+use super::roster::Roster;
 use super::spread::{Part, Spread};
 use super::unix;
 use crate::balance::seats::Counted;
-use crate::http::Transport;
+use crate::http::{Executor, Io, Transport};
 use crate::id::ShardId;
+use crate::limits::ConnectionLimits;
 use crate::listen_addr::ListenAddr;
 use crate::net::{Accepted, Acceptor, Listener, TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::runtime::shutdown_requested;
 use crate::shard::context::with_current;
+use crate::sync::live::Known;
 use crate::sys::socket::set_send_buffer_size;
 use crate::task::failure::JoinError;
 use crate::task::join::JoinHandle;
-use hyper::body::{Body, Bytes, Incoming};
+use crate::time::clock;
+use hyper::body::Bytes;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use std::future::Future;
@@ -84,7 +90,7 @@ pub(super) fn poll_all_ended(
 pub(super) struct Station {
     pub(super) sockets: Sockets,
     /// Of all addresses of the server: connections of any may be handed over to this shard.
-    pub(super) header_timeouts: Vec<LiveTimeout>,
+    pub(super) limits: Vec<Known<ConnectionLimits>>,
     pub(super) settings: Settings,
     /// Set if connections may move.
     pub(super) moving: Option<Moving>,
@@ -96,85 +102,87 @@ pub(super) struct Station {
 pub(super) async fn serve_shard<M, S, B>(station: Station, make: M) -> Result<(), Died>
 where
     M: Fn(&ConnectionInfo) -> S + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+    S: Service<Request<Body>, Response = Response<B>> + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body + 'static,
+    B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Station { sockets, header_timeouts, settings, moving, part, observer } = station;
-    let drain = Arc::new(Drain::default());
-    let make = Rc::new(make);
+    let Station { sockets, limits, settings, moving, part, observer } = station;
+    let roster = Arc::new(Roster::default());
+    let serving = Rc::new(Serving { make, settings, roster: roster.clone() });
     let crew = moving.map(|moving| {
-        let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
+        let serving = serving.clone();
         Crew::muster(moving, part.seats.clone(), move |arrival: Arrival, crew: &Rc<Crew>| {
-            let service = make(&arrival.info);
-            drop(crate::spawn_local(movable(arrival, service, &settings, &drain, crew)));
+            let moves = Movable::new(&arrival, crew);
+            serving.serve(arrival, moves);
         })
     });
-    let stays = Rc::new(Stays { make, settings, drain: drain.clone() });
-    let of_tcp = stays.clone();
+    let of_tcp = serving.clone();
     let serve = Rc::new(move |arrival: Arrival| match &crew {
         Some(crew) => crew.take(arrival),
-        None => of_tcp.serve(arrival),
+        None => of_tcp.serve(arrival, |_| Stays),
     });
     let handed = serve.clone();
     let take_over = move |stream: TcpStream, listener: usize, counted| {
         // One without a peer has been reset on the way.
         let Ok(peer) = stream.peer_addr() else { return };
         let peer = Peer::Tcp(peer);
-        handed(accepted(stream, listener, peer, &header_timeouts[listener], Some(counted)));
+        handed(accepted(stream, listener, peer, &limits[listener], Some(counted)));
     };
     let (seat, spreads) = part.begin(take_over);
     let accept = |(listener, mut spread): (Listening, Spread)| {
         let serve = serve.clone();
-        let (number, timeout) = (listener.number, listener.header_timeout.clone());
-        let serve = move |stream, peer| {
+        let number = listener.number;
+        let serve = move |stream, peer, limits: &_| {
             if let Some((stream, counted)) = spread.place(stream) {
-                serve(accepted(stream, number, Peer::Tcp(peer), &timeout, Some(counted)));
+                serve(accepted(stream, number, Peer::Tcp(peer), limits, Some(counted)));
             }
         };
         crate::spawn_local(accept_tcp(listener, serve, observer.clone()))
     };
     let accept_unix = |listener: unix::Listening| {
-        let (stays, seat) = (stays.clone(), seat.clone());
-        let (number, timeout) = (listener.number, listener.header_timeout.clone());
-        let serve = move |stream: UnixStream| {
+        let (serving, seat) = (serving.clone(), seat.clone());
+        let number = listener.number;
+        let serve = move |stream: UnixStream, limits: &_| {
             let (peer, counted) = (Peer::of_unix(&stream), Counted::new(&seat));
-            stays.serve(accepted(stream, number, peer, &timeout, Some(counted)));
+            serving.serve(accepted(stream, number, peer, limits, Some(counted)), |_| Stays);
         };
         crate::spawn_local(accept_unix(listener, serve, observer.clone()))
     };
     let mut tasks: Vec<_> = sockets.tcp.into_iter().zip(spreads).map(accept).collect();
     tasks.extend(sockets.unix.into_iter().map(accept_unix));
     let tasks = Accepting(tasks);
+    drop(crate::spawn_local(roster.clone().go_round()));
     // On its own, because the connections must be told even if every listener has died before.
     drop(crate::spawn_local(async move {
         shutdown_requested().await;
         seat.close();
-        drain.begin();
+        roster.drain();
     }));
     tasks.ended().await
 }
 
-/// What connections need that are served where they were accepted, from the first request to the last.
-struct Stays<M> {
-    make: Rc<M>,
+/// What connections of a shard need.
+struct Serving<M> {
+    make: M,
     settings: Settings,
-    drain: Arc<Drain>,
+    roster: Arc<Roster>,
 }
 
-impl<M> Stays<M> {
-    fn serve<T, S, B>(&self, arrival: Arrival<T>)
+impl<M> Serving<M> {
+    fn serve<T, S, B, V>(&self, arrival: Arrival<T>, moves: impl FnOnce(&Arc<Probe>) -> V)
     where
         T: Transport + Send + 'static,
         M: Fn(&ConnectionInfo) -> S,
-        S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+        S: Service<Request<Body>, Response = Response<B>> + 'static,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: Body + 'static,
+        B: hyper::body::Body + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        V: Moves<Io<T>> + 'static,
     {
         let service = (self.make)(&arrival.info);
-        drop(crate::spawn_local(connection(arrival, service, &self.settings, &self.drain)));
+        let Serving { settings, roster, .. } = self;
+        drop(crate::spawn_local(connection(arrival, service, settings, roster, Executor, moves)));
     }
 }
 
@@ -183,12 +191,12 @@ fn accepted<T>(
     stream: T,
     listener: usize,
     peer: Peer,
-    header_timeout: &LiveTimeout,
+    limits: &Known<ConnectionLimits>,
     counted: Option<Counted>,
 ) -> Arrival<T> {
     let (info, read) = (ConnectionInfo { listener, peer }, Bytes::new());
-    let header_timeout = header_timeout.get();
-    Arrival { stream, read, info, header_timeout, counted, moved: false }
+    let (limits, past) = (limits.get().clone(), Past { began: clock::now(), requests: 0 });
+    Arrival { stream, read, info, limits, counted, past, moved: false }
 }
 
 /// Serves all listeners of a pool until the shutdown. Runs on one worker; what it spawns, any worker runs.
@@ -200,56 +208,59 @@ pub(super) async fn serve_pool<M, S, B>(
 ) -> Result<(), Died>
 where
     M: Fn(&ConnectionInfo) -> S + Clone + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
     S::Future: Send,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body + Send + 'static,
+    B: hyper::body::Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let drain = Arc::new(Drain::default());
+    let roster = Arc::new(Roster::default());
     let accept = |listener: Listening| {
-        let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
-        let (number, timeout) = (listener.number, listener.header_timeout.clone());
-        let serve = move |stream, peer| {
-            let arrival = accepted(stream, number, Peer::Tcp(peer), &timeout, None);
+        let (make, roster, settings) = (make.clone(), roster.clone(), settings.clone());
+        let number = listener.number;
+        let serve = move |stream, peer, limits: &_| {
+            let arrival = accepted(stream, number, Peer::Tcp(peer), limits, None);
             let service = make(&arrival.info);
-            drop(crate::spawn(connection(arrival, service, &settings, &drain)));
+            let moves = |_: &_| Stays;
+            drop(crate::spawn(connection(arrival, service, &settings, &roster, Anywhere, moves)));
         };
         crate::spawn(accept_tcp(listener, serve, observer.clone()))
     };
     let accept_unix = |listener: unix::Listening| {
-        let (make, drain, settings) = (make.clone(), drain.clone(), settings.clone());
-        let (number, timeout) = (listener.number, listener.header_timeout.clone());
-        let serve = move |stream: UnixStream| {
+        let (make, roster, settings) = (make.clone(), roster.clone(), settings.clone());
+        let number = listener.number;
+        let serve = move |stream: UnixStream, limits: &_| {
             let peer = Peer::of_unix(&stream);
-            let arrival = accepted(stream, number, peer, &timeout, None);
+            let arrival = accepted(stream, number, peer, limits, None);
             let service = make(&arrival.info);
-            drop(crate::spawn(connection(arrival, service, &settings, &drain)));
+            let moves = |_: &_| Stays;
+            drop(crate::spawn(connection(arrival, service, &settings, &roster, Anywhere, moves)));
         };
         crate::spawn(accept_unix(listener, serve, observer.clone()))
     };
     let mut tasks: Vec<_> = sockets.tcp.into_iter().map(accept).collect();
     tasks.extend(sockets.unix.into_iter().map(accept_unix));
     let tasks = Accepting(tasks);
+    drop(crate::spawn(roster.clone().go_round()));
     drop(crate::spawn(async move {
         shutdown_requested().await;
-        drain.begin();
+        roster.drain();
     }));
     tasks.ended().await
 }
 
 /// Accepts from one TCP listener until the shutdown, and has each connection served.
 async fn accept_tcp(
-    Listening { socket, backlog, place, .. }: Listening,
-    mut serve: impl FnMut(TcpStream, SocketAddr),
+    Listening { socket, backlog, limits, place, .. }: Listening,
+    mut serve: impl FnMut(TcpStream, SocketAddr, &Known<ConnectionLimits>),
     observer: Observer,
 ) -> Result<(), Died> {
     let died = |error| Died::Listener(NO_ADDRESS.into(), error);
     let listener = TcpListener::from_std(socket).map_err(died)?;
     let address = listener.local_addr().map_err(died)?;
     let mut acceptor = Acceptor::new(listener);
-    let mut serve = |stream, peer| caught(|| serve(stream, peer));
+    let mut serve = move |stream, peer| caught(|| serve(stream, peer, &limits));
     if let Err(error) = place.arrive() {
         observer(Event::NotSteered { address, error });
     }
@@ -262,19 +273,19 @@ async fn accept_tcp(
 
 /// What [`accept_tcp`] does, of a Unix listener.
 async fn accept_unix(
-    unix::Listening { socket, backlog, send_buffer, place, .. }: unix::Listening,
-    mut serve: impl FnMut(UnixStream),
+    unix::Listening { socket, backlog, send_buffer, limits, place, .. }: unix::Listening,
+    mut serve: impl FnMut(UnixStream, &Known<ConnectionLimits>),
     observer: Observer,
 ) -> Result<(), Died> {
     let address = place.address().clone();
     let died = |error| Died::Listener(place.address().clone(), error);
     let mut acceptor = Acceptor::new(UnixListener::from_std(socket).map_err(died)?);
-    let mut serve = |stream: UnixStream, _peer| {
+    let mut serve = move |stream: UnixStream, _peer| {
         if let Some(bytes) = send_buffer {
             // One that is closed already needs none.
             let _ = set_send_buffer_size(&stream, bytes);
         }
-        caught(|| serve(stream));
+        caught(|| serve(stream, &limits));
     };
     accept_until(place.until_close(), &mut acceptor, &mut serve, &address, &observer).await?;
     place.stop();

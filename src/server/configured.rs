@@ -50,7 +50,7 @@ impl Config {
         listen = listen
             .backlog(listener.backlog)
             .balance(listener.balance)
-            .header_timeout(Some(listener.header_timeout));
+            .limits(listener.limits.clone());
         if let Some(mode) = listener.mode {
             listen = listen.mode(mode);
         }

@@ -1,125 +1,191 @@
-//! One connection: from accept to close, on one shard, as one task.
+//! One connection: from accept to close, or to another shard, as one task.
 
-use super::arrival::Arrival;
-use super::drain::Drain;
-use crate::http::{Io, Timer, Transport};
+use super::Body;
+use super::arrival::{Arrival, Past};
+use super::guard::{Answer, Call, Guarded};
+use super::probe::{End, Probe};
+use super::protocol::{Http, Settings, Speak};
+use super::roster::Roster;
+use super::transport::{Stream, Transport};
+use crate::http::{self, Io};
+use crate::id::ShardId;
+use crate::limits::ConnectionLimits;
 use crate::shard::context::with_current;
 use crate::task::home::add;
-use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1;
+use hyper::body::Bytes;
+use hyper::rt::Write as _;
+use hyper::rt::bounds::Http2ServerConnExec;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::Instant;
 
-/// What the connections of a server are held to.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Settings {
-    pub(super) vectored_writes: bool,
+/// What becomes of a connection that is to go to another shard.
+pub(super) trait Moves<I>: Unpin {
+    /// It is between two requests, and nothing but a stream and what was read from it.
+    fn go(&self, to: ShardId, stream: I, read: Bytes, past: Past, context: &mut Context<'_>);
 }
 
-/// hyper, as every connection has it.
-pub(super) fn http1(header_timeout: Option<Duration>, settings: &Settings) -> http1::Builder {
-    let mut http = http1::Builder::new();
-    http.timer(Timer).header_read_timeout(header_timeout).writev(settings.vectored_writes);
-    http
+/// It stays where it is.
+pub(super) struct Stays;
+
+impl<I> Moves<I> for Stays {
+    fn go(&self, _: ShardId, _: I, _: Bytes, _: Past, _: &mut Context<'_>) {}
 }
 
-/// The task of a new connection.
-pub(super) fn connection<T, S, B>(
+/// The task of a connection. `moves` is made of what is seen of it.
+pub(super) fn connection<T, S, B, E, M>(
     arrival: Arrival<T>,
     service: S,
     settings: &Settings,
-    drain: &Arc<Drain>,
-) -> Connection<http1::UpgradeableConnection<Io<T>, S>>
+    roster: &Arc<Roster>,
+    executor: E,
+    moves: impl FnOnce(&Arc<Probe>) -> M,
+) -> Connection<Http<Io<T>, S, E>, M>
 where
-    T: Transport + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+    T: http::Transport + Send + 'static,
+    S: Service<Request<Body>, Response = Response<B>> + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body + 'static,
+    B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
 {
-    // What was read elsewhere comes only with connections that move, which are of another kind.
-    let Arrival { stream, header_timeout, counted, .. } = arrival;
-    let http =
-        http1(header_timeout, settings).serve_connection(Io::of_server(stream, counted), service);
-    let http = http.with_upgrades();
-    Connection { http, open: Open::new(drain.clone()), told: false }
+    let Arrival { stream, read, limits, counted, past, moved, .. } = arrival;
+    let probe = Arc::new(Probe::of(past.requests, !read.is_empty()));
+    // One that has moved has begun with something else.
+    let guesses = limits.http2 && !moved;
+    let transport = Transport::new(Io::of_server(stream, counted), read, guesses, probe.clone());
+    let moves = moves(&probe);
+    let guarded = Guarded { service, probe: probe.clone(), limits: limits.clone() };
+    let http = Some(Http::new(transport, guarded, settings, executor));
+    let open = Open::new(roster.clone(), limits, past.began);
+    Connection { http, probe, open, ends: false, moves }
 }
 
-pin_project_lite::pin_project! {
-    /// hyper's connection, which ends early when the shard drains.
-    pub(super) struct Connection<C> {
-        #[pin]
-        http: C,
-        open: Open,
-        told: bool,
+/// hyper's connection, which ends early when the shard drains or the client is late, and may move.
+pub(super) struct Connection<H, M> {
+    /// None when it is over.
+    http: Option<H>,
+    probe: Arc<Probe>,
+    open: Open,
+    /// It was told to end.
+    ends: bool,
+    moves: M,
+}
+
+/// What a client is told whose request has not come in time (RFC 9110, 15.5.9).
+const REQUEST_TIMEOUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+impl<H, M> Connection<H, M>
+where
+    H: Speak<Stream: Stream>,
+    M: Moves<H::Stream>,
+{
+    /// Somebody has said something of it. Ready: it is over, here.
+    #[cold]
+    fn attend(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(http) = &mut self.http else { return Poll::Ready(()) };
+        match self.probe.end_wanted() {
+            None => {}
+            Some(End::Gracefully) => return self.end(context),
+            Some(End::Cut) => {
+                self.cut(context);
+                return Poll::Ready(());
+            }
+            // Its transport has refused to go on, or does when it is dropped.
+            Some(End::Reset) => return http.poll(context),
+        }
+        let Some(to) = self.probe.wanted_at() else { return Poll::Pending };
+        if self.ends || !self.probe.is_between_requests() {
+            return Poll::Pending;
+        }
+        with_current(|shard| shard.reactor.send_gathered());
+        if let Some((stream, read)) = self.http.take().and_then(H::into_stream) {
+            let past = Past { began: self.open.began, requests: self.probe.requests() };
+            self.moves.go(to, stream, read, past, context);
+        }
+        Poll::Ready(())
+    }
+
+    /// It is to end after the request at hand.
+    #[cold]
+    fn end(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match &mut self.http {
+            Some(http) if !std::mem::replace(&mut self.ends, true) => {
+                http.end_gracefully();
+                http.poll(context)
+            }
+            Some(_) => Poll::Pending,
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// It ends at once. Who has begun to ask is told why, if the system takes it at once.
+    fn cut(&mut self, context: &mut Context<'_>) {
+        let has_asked = self.probe.has_news() && !self.probe.is_multiplexed();
+        let stream = self.http.take().and_then(H::into_stream);
+        let Some((mut stream, _)) = stream.filter(|_| has_asked) else { return };
+        let mut stream = Pin::new(&mut stream);
+        if stream.as_mut().poll_write(context, REQUEST_TIMEOUT).is_ready()
+            && stream.as_mut().poll_flush(context).is_ready()
+        {
+            let _ = stream.poll_shutdown(context);
+        }
     }
 }
 
-/// A connection that can be asked to end after the request at hand.
-pub(super) trait Graceful: Future {
-    fn graceful_shutdown(self: Pin<&mut Self>);
-}
-
-impl<I, S, B> Graceful for http1::UpgradeableConnection<I, S>
+impl<H, M> Future for Connection<H, M>
 where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    H: Speak<Stream: Stream>,
+    M: Moves<H::Stream>,
 {
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        http1::UpgradeableConnection::graceful_shutdown(self);
-    }
-}
-
-impl<C: Graceful> Future for Connection<C> {
     type Output = ();
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut this = self.project();
-        this.open.join(context);
-        // An error is the peer's doing: a reset, a timeout, something that is not HTTP, which hyper has answered.
-        if this.http.as_mut().poll(context).is_ready() {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.open.join(&this.probe, context);
+        let Some(http) = &mut this.http else { return Poll::Ready(()) };
+        if http.poll(context).is_ready() {
             return Poll::Ready(());
         }
-        // After the poll: a request that is already in the socket is answered before the connection ends.
-        if this.open.must_end() && !std::mem::replace(this.told, true) {
-            this.http.as_mut().graceful_shutdown();
-            return this.http.poll(context).map(drop);
+        if this.probe.wants_attention() && this.probe.take_preface() {
+            http.speak_http2();
+            if http.poll(context).is_ready() {
+                return Poll::Ready(());
+            }
         }
-        Poll::Pending
+        // After the poll: a request that is already in the socket is answered before the connection ends.
+        if this.open.roster.drains() && this.end(context).is_ready() {
+            return Poll::Ready(());
+        }
+        if this.probe.wants_attention() { this.attend(context) } else { Poll::Pending }
     }
 }
 
-/// An open connection, counted and known to the drain.
-pub(super) struct Open {
-    drain: Arc<Drain>,
+/// An open connection, counted and in the roster.
+struct Open {
+    roster: Arc<Roster>,
+    limits: Arc<ConnectionLimits>,
+    began: Instant,
     number: Option<u32>,
 }
 
 impl Open {
-    pub(super) fn new(drain: Arc<Drain>) -> Open {
+    fn new(roster: Arc<Roster>, limits: Arc<ConnectionLimits>, began: Instant) -> Open {
         with_current(|shard| add(&shard.counters.connections, 1));
-        Open { drain, number: None }
-    }
-
-    /// Whether the server drains.
-    #[inline(always)]
-    pub(super) fn must_end(&self) -> bool {
-        self.drain.has_begun()
+        Open { roster, limits, began, number: None }
     }
 
     #[inline(always)]
-    pub(super) fn join(&mut self, context: &Context<'_>) {
+    fn join(&mut self, probe: &Arc<Probe>, context: &Context<'_>) {
         if self.number.is_none() {
-            self.number = Some(self.drain.join(context.waker()));
+            let number = self.roster.join(context.waker(), probe, &self.limits, self.began);
+            self.number = Some(number);
         }
     }
 }
@@ -128,7 +194,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         with_current(|shard| add(&shard.counters.connections, u64::MAX));
         if let Some(number) = self.number {
-            self.drain.leave(number);
+            self.roster.leave(number);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! is touched by another thread.
 
 use super::arrival::Arrival;
-use super::movable::Probe;
+use super::probe::Probe;
 use super::rebalance::Moving;
 use crate::balance::seats::{Counted, Seats};
 use crate::id::ShardId;
@@ -15,6 +15,7 @@ use crate::table::Table;
 use crate::task::home::add;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Starts the task of a connection.
@@ -33,7 +34,7 @@ pub(super) struct Crew {
 
 /// A connection that is here.
 struct Member {
-    probe: Rc<Probe>,
+    probe: Arc<Probe>,
     /// It goes only to shards that serve this.
     listener: usize,
     /// Requests as of the last report, and between the last two.
@@ -115,11 +116,12 @@ impl Crew {
     }
 
     /// A connection that is here from now on. Returns the number under which it leaves.
-    pub(super) fn join(&self, probe: Rc<Probe>, listener: usize, moved: bool) -> u32 {
+    pub(super) fn join(&self, probe: Arc<Probe>, listener: usize, moved: bool) -> u32 {
+        let counted = Cell::new(probe.requests());
         let member = Member {
             probe,
             listener,
-            counted: Cell::new(0),
+            counted,
             lately: Cell::new(0),
             reports: Cell::new(if moved { 0 } else { SETTLED }),
         };
@@ -151,7 +153,8 @@ impl Crew {
         let mut busiest = Vec::new();
         self.each(|member| {
             let settled = !settled_only || member.reports.get() >= SETTLED;
-            if settled && self.moving.serves(to, member.listener) {
+            let can = self.moving.serves(to, member.listener) && !member.probe.is_multiplexed();
+            if settled && can {
                 busiest.push((member.lately.get(), member.probe.clone()));
             }
         });

@@ -5,14 +5,13 @@ use super::unix;
 use crate::balance::Policy;
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
-use crate::limits::HEADER_TIMEOUT;
+use crate::limits::ConnectionLimits;
 use crate::listen_addr::{ListenAddr, unfit_path};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::live::{Known, Live};
 use crate::sys::socket::{ListenOptions, listen, overlap, port_is_taken};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Why a policy by a program and sharing a port do not go together.
 const SHARED: &str = "the program would choose among their sockets too, without knowing them";
@@ -37,7 +36,7 @@ pub struct Listen {
     pub(super) address: ListenAddr,
     pub(super) options: ListenOptions,
     pub(super) share: bool,
-    pub(super) header_timeout: Option<Duration>,
+    pub(super) limits: ConnectionLimits,
     pub(super) balance: Policy,
     pub(super) shards: Option<Vec<ShardId>>,
     pub(super) mode: Option<u32>,
@@ -88,7 +87,7 @@ impl Listen {
             address,
             options,
             share: false,
-            header_timeout: Some(HEADER_TIMEOUT),
+            limits: ConnectionLimits::default(),
             balance: Policy::default(),
             shards: None,
             mode: None,
@@ -163,9 +162,9 @@ impl Listen {
         self
     }
 
-    /// How long a client may take for the head of a request. Default 30 seconds; `None` for ever.
-    pub fn header_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.header_timeout = timeout;
+    /// What each connection is held to. Default: [`ConnectionLimits::default`].
+    pub fn limits(mut self, limits: ConnectionLimits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -239,37 +238,14 @@ impl Listen {
     }
 }
 
-/// A timeout that can be changed while connections come. Clones share it.
-#[derive(Clone, Debug)]
-pub(super) struct LiveTimeout(Arc<AtomicU64>);
-
-impl LiveTimeout {
-    /// Nanoseconds that mean "for ever".
-    const NONE: u64 = u64::MAX;
-
-    fn new(timeout: Option<Duration>) -> LiveTimeout {
-        let live = LiveTimeout(Arc::new(AtomicU64::new(0)));
-        live.set(timeout);
-        live
-    }
-
-    pub(super) fn set(&self, timeout: Option<Duration>) {
-        let nanos =
-            timeout.map_or(Self::NONE, |time| u64::try_from(time.as_nanos()).unwrap_or(Self::NONE));
-        self.0.store(nanos, Ordering::Relaxed);
-    }
-
-    pub(super) fn get(&self) -> Option<Duration> {
-        let nanos = self.0.load(Ordering::Relaxed);
-        (nanos != Self::NONE).then(|| Duration::from_nanos(nanos))
-    }
-}
+/// Limits that can be replaced while connections come.
+pub(super) type LiveLimits = Arc<Live<ConnectionLimits>>;
 
 /// Sockets that listen, grouped by the shard that will own them.
 pub(super) struct Bound {
     pub(super) addresses: Vec<ListenAddr>,
     /// For each address.
-    pub(super) header_timeouts: Vec<LiveTimeout>,
+    pub(super) limits: Vec<LiveLimits>,
     pub(super) by_shard: Vec<Sockets>,
     /// Those of TCP, in their order, and one group for each.
     pub(super) local_addrs: Vec<SocketAddr>,
@@ -289,7 +265,7 @@ pub(super) struct Sockets {
 pub(super) struct Listening {
     pub(super) socket: TcpListener,
     pub(super) backlog: u32,
-    pub(super) header_timeout: LiveTimeout,
+    pub(super) limits: Known<ConnectionLimits>,
     /// Which of the addresses, in the order in which they were given.
     pub(super) number: usize,
     /// Its place among the sockets of that address. After `socket`, which is to be closed first.
@@ -300,7 +276,7 @@ pub(super) struct Listening {
 pub(super) fn bind_all(wanted: &[Listen], shards: usize) -> Result<Bound, Error> {
     let mut bound = Bound {
         addresses: Vec::new(),
-        header_timeouts: Vec::new(),
+        limits: Vec::new(),
         by_shard: (0..shards).map(|_| Sockets::default()).collect(),
         local_addrs: Vec::new(),
         groups: Vec::new(),
@@ -309,18 +285,16 @@ pub(super) fn bind_all(wanted: &[Listen], shards: usize) -> Result<Bound, Error>
     for (number, wanted) in wanted.iter().enumerate() {
         wanted.check()?;
         let shards = wanted.on(shards)?;
-        let header_timeout = LiveTimeout::new(wanted.header_timeout);
+        let limits = Arc::new(Live::new(wanted.limits.clone()));
         let address = match wanted.address {
-            ListenAddr::Tcp(address) => {
-                bound.tcp(address, wanted, number, shards, &header_timeout)?.into()
-            }
+            ListenAddr::Tcp(address) => bound.tcp(address, wanted, number, shards, &limits)?.into(),
             ListenAddr::Unix(_) => {
-                bound.unix(wanted, number, &shards, &header_timeout)?;
+                bound.unix(wanted, number, &shards, &limits)?;
                 wanted.address.clone()
             }
         };
         bound.addresses.push(address);
-        bound.header_timeouts.push(header_timeout);
+        bound.limits.push(limits);
     }
     Ok(bound)
 }
@@ -333,7 +307,7 @@ impl Bound {
         wanted: &Listen,
         number: usize,
         shards: Vec<usize>,
-        header_timeout: &LiveTimeout,
+        limits: &LiveLimits,
     ) -> Result<SocketAddr, Error> {
         // With SO_REUSEPORT a second instance of a program would silently share the port with the first.
         match port_is_taken(address, wanted.share, wanted.options.only_v6) {
@@ -348,8 +322,8 @@ impl Bound {
             let place = Group::enter(&group, shard, &socket).map_err(failed)?;
             // The first socket of port 0 gets a port, which the others share.
             address = socket.local_addr().map_err(failed)?;
-            let (backlog, header_timeout) = (wanted.options.backlog, header_timeout.clone());
-            let listening = Listening { socket, backlog, header_timeout, number, place };
+            let (backlog, limits) = (wanted.options.backlog, Known::new(limits.clone()));
+            let listening = Listening { socket, backlog, limits, number, place };
             self.by_shard[shard].tcp.push(listening);
         }
         self.groups.push(group);
@@ -362,10 +336,9 @@ impl Bound {
         wanted: &Listen,
         number: usize,
         shards: &[usize],
-        header_timeout: &LiveTimeout,
+        limits: &LiveLimits,
     ) -> Result<(), Error> {
-        let (group, sockets) =
-            unix::Group::bind(wanted, number, shards, header_timeout, &self.paths)?;
+        let (group, sockets) = unix::Group::bind(wanted, number, shards, limits, &self.paths)?;
         for (&shard, listening) in shards.iter().zip(sockets) {
             self.by_shard[shard].unix.push(listening);
         }

@@ -6,7 +6,7 @@
 //! All shards read the same table, and nothing in it is written by a request: what goes into a response is copied, unless it
 //! is large. A counted reference would be written by every core for every response.
 
-use super::{Builder, ConnectionInfo, Server};
+use super::{Body, Builder, ConnectionInfo, Server};
 use crate::config::{Config, Respond, Route};
 use crate::error::Error;
 use crate::mode::Mode;
@@ -14,7 +14,7 @@ use crate::runtime::Handle;
 use crate::sync::Arc;
 use crate::sync::live::{Known, Live};
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode};
@@ -256,12 +256,12 @@ impl<K: Deref<Target = Known<Table>>> RouteService<K> {
     }
 }
 
-impl<K: Deref<Target = Known<Table>>> Service<Request<Incoming>> for RouteService<K> {
+impl<K: Deref<Target = Known<Table>>> Service<Request<Body>> for RouteService<K> {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Body>) -> Self::Future {
         ready(Ok(self.answer(&request)))
     }
 }

@@ -8,11 +8,13 @@
 //! before the socket is closed: who finds the file finds somebody who listens. Both go when the last shard leaves. Its lock is
 //! taken when a shard begins, stops or leaves, never for a connection.
 
-use super::listen::{Listen, LiveTimeout};
+use super::listen::{Listen, LiveLimits};
 use crate::error::{Error, ErrorKind};
 use crate::id::ShardId;
+use crate::limits::ConnectionLimits;
 use crate::listen_addr::ListenAddr;
 use crate::runtime::shutdown_requested;
+use crate::sync::live::Known;
 use crate::sync::{Mutex, lock};
 use crate::sys::socket_file::{Refused, SocketFile, listen_at};
 use crate::task::waker::wake_counted;
@@ -61,7 +63,7 @@ pub(super) struct Listening {
     pub(super) backlog: u32,
     /// Of each connection: on a Unix socket it does not inherit that of the socket that listens.
     pub(super) send_buffer: Option<u32>,
-    pub(super) header_timeout: LiveTimeout,
+    pub(super) limits: Known<ConnectionLimits>,
     /// Which of the addresses, in the order in which they were given.
     pub(super) number: usize,
     /// After `socket`, which is to be closed first.
@@ -74,7 +76,7 @@ impl Group {
         wanted: &Listen,
         number: usize,
         shards: &[usize],
-        header_timeout: &LiveTimeout,
+        limits: &LiveLimits,
         ours: &[Arc<Group>],
     ) -> Result<(Arc<Group>, Vec<Listening>), Error> {
         let path = wanted.address.as_unix().expect("the address is a path");
@@ -100,7 +102,7 @@ impl Group {
             socket,
             backlog,
             send_buffer: wanted.options.send_buffer,
-            header_timeout: header_timeout.clone(),
+            limits: Known::new(limits.clone()),
             number,
             place: Place { group: group.clone(), shard },
         };

@@ -18,6 +18,8 @@ mod net;
 mod serve;
 #[cfg(feature = "server")]
 mod steering;
+#[cfg(feature = "tls")]
+mod tls;
 
 mod calls;
 mod fairness;

@@ -7,10 +7,13 @@
 
 pub(crate) mod accept;
 mod bodies;
+mod cases;
 pub(crate) mod client;
 mod drain;
+mod http2;
 mod in_process;
 mod injected;
+mod limits;
 mod machine;
 mod moving;
 mod panics;

@@ -15,6 +15,7 @@ const FLOORS: &[(u8, &[&str])] = &[
         &[
             "topology.rs",
             "limits.rs",
+            "limits/",
             "listen_addr.rs",
             "mode.rs",
             "balance/",
@@ -29,7 +30,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     ),
     (2, &["park.rs", "task/", "mesh/"]),
     (3, &["reactor/", "shard/", "stealing/", "blocking.rs"]),
-    (4, &["net/", "time/", "signal.rs", "http/", "task/coop.rs", "runtime/spawn.rs"]),
+    (4, &["net/", "time/", "signal.rs", "http/", "tls/", "task/coop.rs", "runtime/spawn.rs"]),
     (5, &["runtime/", "server/", "proxy/", "admin/", "task.rs", "task/join_set.rs"]),
     (6, &["cli/", "main.rs", "lib.rs", "models/"]),
 ];
@@ -52,8 +53,10 @@ const NAMES: &[(&str, &[&str])] = &[
     ("std::sync::atomic", &["sync/"]),
     ("core::sync::atomic", &["sync/"]),
     ("clap", &["cli/", "main.rs"]),
-    ("hyper", &["http/", "server/", "proxy/", "admin/", "cli/"]),
-    ("tokio", &["net/", "http/", "stealing/", "cli/"]),
+    ("hyper", &["http/", "server/", "proxy/", "admin/", "cli/", "tls/"]),
+    ("tokio", &["net/", "http/", "stealing/", "cli/", "tls/"]),
+    ("tokio_rustls", &["tls/"]),
+    ("webpki", &["tls/"]),
 ];
 
 /// Pieces of code that only some files may contain.

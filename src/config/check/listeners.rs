@@ -7,6 +7,7 @@ use crate::config::keys::{self, Key};
 use crate::config::problem::{Place, Problem};
 use crate::config::value::Table;
 use crate::config::{Listener, address};
+use crate::limits::ConnectionLimits;
 use crate::listen_addr::ListenAddr;
 use crate::sys::socket;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -148,6 +149,25 @@ fn listener(table: &Table, name: String, address: ListenAddr) -> Listener {
         keepalive: table.flag(&keys::KEEPALIVE).unwrap_or_default(),
         receive_buffer: table.count(&keys::RECEIVE_BUFFER).map(|bytes| bytes as u32),
         send_buffer: table.count(&keys::SEND_BUFFER).map(|bytes| bytes as u32),
-        header_timeout: table.time(&keys::HEADER_TIMEOUT).unwrap_or_default(),
+        limits: limits(table),
+    }
+}
+
+fn limits(table: &Table) -> ConnectionLimits {
+    ConnectionLimits {
+        first_byte_timeout: table.time(&keys::FIRST_BYTE_TIMEOUT),
+        header_timeout: table.time(&keys::HEADER_TIMEOUT),
+        body_timeout: table.time(&keys::BODY_TIMEOUT),
+        request_timeout: table.time(&keys::REQUEST_TIMEOUT),
+        write_timeout: table.time(&keys::WRITE_TIMEOUT),
+        idle_timeout: table.time(&keys::IDLE_TIMEOUT),
+        max_age: table.time(&keys::MAX_AGE),
+        max_requests: number(table, &keys::MAX_REQUESTS) as u64,
+        header_bytes: number(table, &keys::HEADER_BYTES) as u32,
+        header_count: number(table, &keys::HEADER_COUNT) as u32,
+        uri_bytes: number(table, &keys::URI_BYTES) as u32,
+        body_bytes: number(table, &keys::BODY_BYTES) as u64,
+        http2: table.flag(&keys::HTTP2).unwrap_or(true),
+        http2_streams: number(table, &keys::HTTP2_STREAMS) as u32,
     }
 }

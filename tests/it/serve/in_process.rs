@@ -1,10 +1,10 @@
 //! The server inside this process, where a test can give it a service of its own and look at its counters.
 
 use super::NEVER;
-use corelane::server::{Builder, Server};
+use corelane::server::{self, Builder, Server};
 use corelane::{Runtime, ShardId, ShardStats};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use std::convert::Infallible;
@@ -38,7 +38,7 @@ impl Served {
     pub(super) fn by<F, S>(shards: usize, make: F) -> Served
     where
         F: FnOnce(ShardId) -> S + Clone + Send + 'static,
-        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+        S: Service<Request<server::Body>, Response = Response<Body>, Error = Infallible>
             + Clone
             + 'static,
     {
@@ -49,7 +49,7 @@ impl Served {
     pub(super) fn with<F, S>(server: Builder, shards: usize, make: F) -> Served
     where
         F: FnOnce(ShardId) -> S + Clone + Send + 'static,
-        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+        S: Service<Request<server::Body>, Response = Response<Body>, Error = Infallible>
             + Clone
             + 'static,
     {
@@ -63,7 +63,7 @@ impl Served {
     /// On one shard, by this function.
     pub(super) fn by_fn<F, Fut>(function: F) -> Served
     where
-        F: Fn(Request<Incoming>) -> Fut + Clone + Send + 'static,
+        F: Fn(Request<server::Body>) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = Response<Body>> + 'static,
     {
         let infallible = move |request| {

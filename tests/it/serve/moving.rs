@@ -4,10 +4,9 @@ use super::client::Client;
 use super::in_process::{Body, answer};
 use super::{eventually, until};
 use crate::harness::stats_at_rest;
-use corelane::server::{Builder, Listen, Server};
+use corelane::server::{self, Builder, Listen, Server};
 use corelane::{ShardId, SubmitErrorKind};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use std::convert::Infallible;
@@ -21,7 +20,10 @@ use std::time::{Duration, Instant};
 static GATE: AtomicBool = AtomicBool::new(false);
 
 /// Answers with the shard, the path, and the body that came.
-async fn echo(shard: ShardId, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn echo(
+    shard: ShardId,
+    request: Request<server::Body>,
+) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
     while path == "/gate" && !GATE.load(Ordering::Relaxed) {
         // Its connection is polled each time.
@@ -65,7 +67,7 @@ impl Moving {
         factory: impl FnOnce(ShardId) -> S + Clone + Send + 'static,
     ) -> Option<Moving>
     where
-        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+        S: Service<Request<server::Body>, Response = Response<Body>, Error = Infallible>
             + Clone
             + 'static,
     {
@@ -376,7 +378,7 @@ fn busy_connections_leave_a_shard_that_has_all_of_them() {
     };
     let server = Server::builder().listen(SocketAddr::from(([127, 0, 0, 1], 0))).rebalance(true);
     let server = server.start(runtime.handle(), |shard| {
-        service_fn(move |request: Request<Incoming>| async move {
+        service_fn(move |request: Request<server::Body>| async move {
             let began = Instant::now();
             while request.uri().path() == "/work" && began.elapsed() < Duration::from_millis(1) {
                 std::hint::spin_loop();

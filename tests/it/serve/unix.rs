@@ -5,9 +5,8 @@ use super::in_process::{Body, answer, hold, within_reason};
 use super::program::Serve;
 use super::until;
 use corelane::balance::Policy;
-use corelane::server::{Builder, ConnectionInfo, Listen, ListenAddr, Peer, Server};
+use corelane::server::{self, Builder, ConnectionInfo, Listen, ListenAddr, Peer, Server};
 use corelane::{Config, Error, Mode, Runtime, ShardId};
-use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use std::convert::Infallible;
@@ -36,7 +35,7 @@ fn runtime(shards: usize) -> Runtime {
 /// Says on which shard it is.
 fn says_where(
     shard: ShardId,
-) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send>
+) -> impl Service<Request<server::Body>, Response = Response<Body>, Error = Infallible, Future: Send>
 + Clone
 + Send {
     service_fn(move |_request| async move { Ok::<_, Infallible>(answer(format!("{shard}"))) })
@@ -359,7 +358,9 @@ fn routes_of_a_configuration_are_served_in_both_modes() {
             assert_eq!(fs::symlink_metadata(&path).expect("there").mode() & 0o777, 0o600);
             assert_eq!(Client::connect_unix(&path).get().body, b"here");
             // Who says nothing is told to go when its time is over, and the next has the new time.
-            server.set_header_timeout(0, Some(Duration::from_millis(50)));
+            let mut limits = server::ConnectionLimits::default();
+            limits.first_byte_timeout = Some(Duration::from_millis(50));
+            server.set_limits(0, limits);
             Client::connect_unix(&path).is_gone();
             assert_eq!(runtime.shutdown(LONG).tasks_dropped, 0);
             assert!(!path.exists());
@@ -405,17 +406,17 @@ fn after_a_kill_the_path_can_be_had_again() {
 }
 
 #[test]
-fn the_header_timeout_changes_while_it_runs() {
+fn what_connections_are_held_to_changes_while_it_runs() {
     let (directory, path) = place();
     let toml = directory.path().join("server.toml");
     let write = |more: &str| fs::write(&toml, file(&path, more)).expect("written");
-    write("header_timeout = \"1h\"");
+    write("first_byte_timeout = \"1h\"");
     let arguments = ["serve", "--config", toml.to_str().expect("text")];
     let mut program = Serve::with_arguments(&arguments).spawn();
     program.out.wait_for("listening on unix:");
     let mut patient = Client::connect_unix(&path);
     patient.get().is_hello();
-    write("header_timeout = \"50ms\"");
+    write("first_byte_timeout = \"50ms\"");
     program.signal(libc::SIGHUP);
     program.err.wait_for("read again");
     Client::connect_unix(&path).is_gone();

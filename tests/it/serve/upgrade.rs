@@ -5,6 +5,7 @@ use super::in_process::{Body, SHARD, Served, answer, has_two_cpus, whole, within
 use super::{skipped, until};
 use corelane::http::Io;
 use corelane::net::TcpStream;
+use corelane::server;
 use corelane::{Cores, Handle, Runtime, ShardId};
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use hyper::body::{Bytes, Incoming};
@@ -31,14 +32,14 @@ where
     Fut: Future<Output = ()> + 'static,
 {
     Served::by(shards, move |_shard| {
-        service_fn(move |request: Request<Incoming>| {
+        service_fn(move |request: Request<server::Body>| {
             let response = respond(request, talk.clone());
             async { Ok::<_, Infallible>(response) }
         })
     })
 }
 
-fn respond<F, Fut>(request: Request<Incoming>, talk: F) -> Response<Body>
+fn respond<F, Fut>(request: Request<server::Body>, talk: F) -> Response<Body>
 where
     F: Fn(Upgraded) -> Fut + 'static,
     Fut: Future<Output = ()> + 'static,
@@ -64,8 +65,7 @@ fn upgrading() -> Response<Body> {
 
 /// The stream itself and what hyper has read too much.
 fn stream_of(upgraded: Upgraded) -> (TcpStream, Bytes) {
-    let Parts { io, read_buf, .. } = upgraded.downcast::<Io<TcpStream>>().expect("our own type");
-    (io.into_inner(), read_buf)
+    server::into_stream(upgraded).expect("our own type")
 }
 
 /// Greets, says something large, and echoes.
@@ -204,7 +204,9 @@ fn what_another_thread_says_after_an_upgrade_comes_after_the_answers_gathered_be
         thread::spawn(|| {
             corelane::block_on(async move {
                 let upgraded = hyper::upgrade::on(request).await.expect("an upgrade");
-                let (mut stream, _early) = stream_of(upgraded);
+                let parts = upgraded.downcast::<Io<TcpStream>>().expect("our own type");
+                let Parts { io, .. } = parts;
+                let mut stream = io.into_inner();
                 let mut write = stream.write_all(b"welcome");
                 let written = futures::poll!(&mut write);
                 tell.send(()).expect("the poll goes on");

@@ -6,7 +6,7 @@
 use super::work::{Answer, Work, random};
 use crate::sync::{AtomicU64, AtomicUsize, CachePadded, Ordering};
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Buf, Bytes};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response};
 use std::cell::Cell;
@@ -31,10 +31,10 @@ pub(super) trait Host: Sync + 'static {
 ///
 /// # Errors
 /// The body of the request has failed; hyper ends the connection then.
-pub(super) async fn answer<H: Host>(
+pub(super) async fn answer<H: Host, B: Body + Unpin>(
     host: &'static H,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    request: Request<B>,
+) -> Result<Response<Full<Bytes>>, B::Error> {
     host.counts().add(|| host.place());
     let uri = request.uri();
     let answer = match Work::of(request.method().as_str(), uri.path(), uri.query()) {
@@ -47,10 +47,10 @@ pub(super) async fn answer<H: Host>(
 }
 
 /// Reads a body to its end.
-async fn length(mut body: Incoming) -> Result<u64, hyper::Error> {
+async fn length<B: Body + Unpin>(mut body: B) -> Result<u64, B::Error> {
     let mut length = 0;
     while let Some(frame) = body.frame().await {
-        length += frame?.data_ref().map_or(0, |data| data.len() as u64);
+        length += frame?.data_ref().map_or(0, |data| data.remaining() as u64);
     }
     Ok(length)
 }

@@ -21,7 +21,7 @@ use std::net::{self, SocketAddr};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// How long a client may take for the head of a request: that of `server::connection`.
+/// How long a client may take for the head of a request, as in `ConnectionLimits`.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Messages that may wait for one runtime's thread; then whoever sends waits.
 const QUEUE: usize = 1024;

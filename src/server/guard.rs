@@ -1,0 +1,245 @@
+//! The service as hyper sees it: every request is looked at before the service is asked, bounded in time while it works, and
+//! noted in the probe; a panic costs one answer, not the connection's neighbours.
+
+use super::body::{Body, Failure, Fate};
+use super::probe::{End, Probe};
+use super::strict::{self, Refusal};
+use crate::limits::ConnectionLimits;
+use crate::shard::context::with_current;
+use crate::task::failure::drop_caught;
+use crate::task::home::add;
+use crate::time::{Sleep, sleep};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::ext::ReasonPhrase;
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::service::Service;
+use hyper::{Method, Request, Response, StatusCode};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+/// See the module.
+pub(super) struct Guarded<S> {
+    pub(super) service: S,
+    pub(super) probe: Arc<Probe>,
+    pub(super) limits: Arc<ConnectionLimits>,
+}
+
+/// It is never pinned by itself, and hands out no pinned reference to what it holds.
+impl<S> Unpin for Guarded<S> {}
+
+impl<S, B> Service<Request<Incoming>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+{
+    type Response = Response<Answer<B>>;
+    type Error = S::Error;
+    type Future = Call<S::Future>;
+
+    #[inline]
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let Guarded { service, probe, limits } = self;
+        let number = probe.begin(!request.body().is_end_stream());
+        let ended = Ended(probe.clone());
+        let is_last = number >= limits.max_requests;
+        if is_last && probe.is_multiplexed() {
+            probe.must_end(End::Gracefully);
+        }
+        let (limits, ended) = (limits.clone(), Some(ended));
+        if let Err(refusal) = check(&request, &limits) {
+            let (call, fate, late, tunnels) = (None, None, None, false);
+            let refusal = Some(refusal);
+            return Call { call, refusal, fate, late, ended, is_last, tunnels, limits };
+        }
+        let tunnels = probe.is_multiplexed() && *request.method() == Method::CONNECT;
+        let (head, body) = request.into_parts();
+        let (body, fate) = Body::new(body, &limits, probe);
+        let request = Request::from_parts(head, body);
+        let call = caught(|| service.call(request));
+        let refusal = call.is_none().then_some(PANICKED);
+        Call { call, refusal, fate, late: None, ended, is_last, tunnels, limits }
+    }
+}
+
+const MANY_FIELDS: Refusal =
+    Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields");
+const LONG_TARGET: Refusal = Refusal::new(StatusCode::URI_TOO_LONG, "target too long");
+const LARGE_BODY: Refusal = Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body too large");
+const LATE_BODY: Refusal = Refusal::new(StatusCode::REQUEST_TIMEOUT, "body too late");
+const BAD_BODY: Refusal = Refusal::new(StatusCode::BAD_REQUEST, "malformed body");
+const LATE_ANSWER: Refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "no answer in time");
+const PANICKED: Refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "service has panicked");
+
+/// Whether the service is asked.
+///
+/// # Errors
+/// What is answered instead.
+#[inline]
+fn check(request: &Request<Incoming>, limits: &ConnectionLimits) -> Result<(), Refusal> {
+    strict::check(request)?;
+    // hyper itself counts only those of HTTP/1.
+    if request.headers().len() > limits.header_count as usize {
+        return Err(MANY_FIELDS);
+    }
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > limits.uri_bytes as usize {
+        return Err(LONG_TARGET);
+    }
+    if request.body().size_hint().lower() > limits.body_bytes {
+        return Err(LARGE_BODY);
+    }
+    Ok(())
+}
+
+/// None: it has panicked, which is counted.
+fn caught<R>(run: impl FnOnce() -> R) -> Option<R> {
+    let outcome = catch_unwind(AssertUnwindSafe(run)).map_err(drop_caught);
+    if outcome.is_err() {
+        with_current(|shard| add(&shard.counters.panics, 1));
+    }
+    outcome.ok()
+}
+
+pin_project_lite::pin_project! {
+    /// A request in the service.
+    pub(super) struct Call<F> {
+        #[pin]
+        call: Option<F>,
+        // What is answered if there is no call.
+        refusal: Option<Refusal>,
+        fate: Option<Arc<Fate>>,
+        // Made when the service has no answer at once.
+        late: Option<Sleep>,
+        ended: Option<Ended>,
+        // The connection ends after this.
+        is_last: bool,
+        // It becomes a tunnel if the service agrees.
+        tunnels: bool,
+        limits: Arc<ConnectionLimits>,
+    }
+}
+
+impl<F, B, E> Future for Call<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<Answer<B>>, E>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let refusal = match this.call.as_mut().as_pin_mut() {
+            None => this.refusal.expect("one of them is there"),
+            Some(mut call) => match caught(|| call.as_mut().poll(context)) {
+                Some(Poll::Ready(Ok(response))) => {
+                    let ended = this.ended.take().expect("it is ready once");
+                    if *this.tunnels && response.status().is_success() {
+                        ended.0.open();
+                    }
+                    let answer = |body| Answer { body: Some(body), offered: false, ended };
+                    let mut response = response.map(answer);
+                    // What is upgraded has no next request.
+                    if *this.is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                        close_after(&mut response);
+                    }
+                    return Poll::Ready(Ok(response));
+                }
+                Some(Poll::Ready(Err(error))) => {
+                    match this.fate.as_ref().and_then(|fate| fate.get()) {
+                        None => return Poll::Ready(Err(error)),
+                        Some(Failure::TooLarge) => LARGE_BODY,
+                        Some(Failure::Late) => LATE_BODY,
+                        Some(Failure::Malformed) => BAD_BODY,
+                    }
+                }
+                Some(Poll::Pending) => {
+                    let Some(timeout) = this.limits.request_timeout else { return Poll::Pending };
+                    ready!(Pin::new(this.late.get_or_insert_with(|| sleep(timeout))).poll(context));
+                    LATE_ANSWER
+                }
+                None => PANICKED,
+            },
+        };
+        // What it holds is let go of now, not when the answer has been sent.
+        caught(|| this.call.set(None));
+        let ended = this.ended.take().expect("it is ready once");
+        let mut response = Response::new(Answer { body: None, offered: false, ended });
+        *response.status_mut() = refusal.status;
+        let reason = ReasonPhrase::from_static(refusal.reason.as_bytes());
+        response.extensions_mut().insert(reason);
+        if refusal.closes || *this.is_last {
+            close_after(&mut response);
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// The connection ends after this answer. HTTP/2 has no such field (RFC 9113, 8.2.2), and hyper leaves it out there.
+#[cold]
+fn close_after<B>(response: &mut Response<B>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// Counts a request when it is done with.
+struct Ended(Arc<Probe>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A response on its way. hyper drops it when the last of it is in hyper's own buffer.
+    pub(super) struct Answer<B> {
+        // None: it is empty.
+        #[pin]
+        body: Option<B>,
+        // It has given something and was not asked for more.
+        offered: bool,
+        ended: Ended,
+    }
+
+    impl<B> PinnedDrop for Answer<B> {
+        fn drop(this: Pin<&mut Self>) {
+            if this.offered {
+                this.ended.0.unoffer();
+            }
+        }
+    }
+}
+
+impl<B: hyper::body::Body> hyper::body::Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    #[inline]
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = self.project();
+        if std::mem::take(this.offered) {
+            this.ended.0.unoffer();
+        }
+        let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
+        let frame = body.poll_frame(context);
+        if matches!(frame, Poll::Ready(Some(Ok(_)))) {
+            *this.offered = true;
+            this.ended.0.offer();
+        }
+        frame
+    }
+
+    #[inline]
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(hyper::body::Body::is_end_stream)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), hyper::body::Body::size_hint)
+    }
+}

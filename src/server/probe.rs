@@ -1,0 +1,253 @@
+//! What is seen of a connection from around hyper.
+//!
+//! hyper says nothing of what it does, but the pieces around it see it all: the transport sees bytes come and go, the service
+//! sees requests, the bodies of responses see when they are done with. They note it here, and others read it: who looks whether
+//! the client is late, and who would move the connection between two requests.
+//!
+//! Only the connection writes, with plain stores: there is no clock and no locked instruction in a request's way. Streams of
+//! HTTP/2 are tasks of their own, which in a pool run at the same time: what they write is added.
+
+use crate::id::ShardId;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Probe {
+    /// Requests that came, and that are done with.
+    begun: AtomicU64,
+    ended: AtomicU64,
+    /// Reads from the socket; and as many as there were when the last request ended.
+    reads: AtomicU64,
+    reads_at_end: AtomicU64,
+    /// Bytes that were sent.
+    sent: AtomicU64,
+    /// The socket takes no more.
+    blocked: AtomicBool,
+    /// Responses that have something to send, and are not asked for more.
+    offered: AtomicU64,
+    /// Something was written since the last flush.
+    unflushed: AtomicBool,
+    /// hyper closes the connection: there is no other request, whatever was read.
+    closes: AtomicBool,
+    /// The last request had a body.
+    has_body: AtomicBool,
+    /// Bodies that the service has, and streams of HTTP/2 that have become tunnels, which are never done with.
+    open: AtomicU64,
+    /// It speaks HTTP/2.
+    multiplexed: AtomicBool,
+    /// Nonzero: the connection must look, at what follows.
+    attention: AtomicU32,
+    /// The shard it is to go to.
+    wanted: AtomicU32,
+}
+
+/// It has begun as HTTP/2 does.
+const PREFACE: u32 = 1;
+/// It is to go to another shard.
+const MOVE: u32 = 2;
+/// Its time is over, in one of the ways of [`End`].
+const END: u32 = 4;
+/// The gravest first.
+const ENDS: [End; 3] = [End::Reset, End::Cut, End::Gracefully];
+
+/// How a connection ends whose time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// After the request at hand; at once if there is none.
+    Gracefully = 0,
+    /// At once: the head of a request has not come in time, or nothing has.
+    Cut = 1,
+    /// At once, and what was to be sent is forgotten: the client does not take it.
+    Reset = 2,
+}
+
+/// Adds to what only one thread at a time writes.
+#[inline(always)]
+fn add(counter: &AtomicU64, count: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+}
+
+impl Probe {
+    /// Of a connection that has asked so often already. `has_news`: something of the next request was read, and not used.
+    pub(super) fn of(requests: u64, has_news: bool) -> Probe {
+        let count = AtomicU64::new;
+        let (begun, ended, reads) = (count(requests), count(requests), count(has_news.into()));
+        Probe { begun, ended, reads, ..Probe::default() }
+    }
+
+    /// A request has come. Returns its number, from 1.
+    #[inline(always)]
+    pub(super) fn begin(&self, has_body: bool) -> u64 {
+        add(&self.begun, 1);
+        self.has_body.store(has_body, Ordering::Relaxed);
+        self.requests()
+    }
+
+    /// A request is done with.
+    #[inline(always)]
+    pub(super) fn end(&self) {
+        if self.is_multiplexed() {
+            self.ended.fetch_add(1, Ordering::Relaxed);
+        } else {
+            add(&self.ended, 1);
+        }
+        self.reads_at_end.store(self.reads(), Ordering::Relaxed);
+    }
+
+    /// A response has given something, which has to be sent before it is asked for more.
+    #[inline(always)]
+    pub(super) fn offer(&self) {
+        if self.is_multiplexed() {
+            self.offered.fetch_add(1, Ordering::Relaxed);
+        } else {
+            add(&self.offered, 1);
+        }
+    }
+
+    /// The service has a body, or a tunnel.
+    pub(super) fn open(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It has that body no more. It may have taken it to another thread.
+    pub(super) fn close(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What a response had given is sent, or the response is no more.
+    #[inline(always)]
+    pub(super) fn unoffer(&self) {
+        if self.is_multiplexed() {
+            self.offered.fetch_sub(1, Ordering::Relaxed);
+        } else {
+            add(&self.offered, u64::MAX);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn has_read(&self) {
+        add(&self.reads, 1);
+    }
+
+    /// So many bytes were written.
+    #[inline(always)]
+    pub(super) fn has_written(&self, count: usize) {
+        add(&self.sent, count as u64);
+        self.blocked.store(false, Ordering::Relaxed);
+        self.unflushed.store(true, Ordering::Relaxed);
+    }
+
+    #[cold]
+    pub(super) fn is_blocked(&self) {
+        self.blocked.store(true, Ordering::Relaxed);
+        self.unflushed.store(true, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    pub(super) fn has_flushed(&self) {
+        self.blocked.store(false, Ordering::Relaxed);
+        self.unflushed.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn closes(&self) {
+        self.closes.store(true, Ordering::Relaxed);
+    }
+
+    /// It speaks HTTP/2 from now on.
+    pub(super) fn multiplex(&self) {
+        self.multiplexed.store(true, Ordering::Relaxed);
+    }
+
+    /// Requests so far.
+    #[inline(always)]
+    pub(super) fn requests(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Requests that are done with.
+    pub(super) fn answered(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// Bytes sent so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether something is under way: a request, a body, an answer that has not been sent.
+    pub(super) fn is_busy(&self) -> bool {
+        self.requests() != self.answered()
+            || self.open.load(Ordering::Relaxed) > 0
+            || self.unflushed.load(Ordering::Relaxed)
+    }
+
+    /// Something has come since the last request ended, or at all.
+    pub(super) fn has_news(&self) -> bool {
+        self.reads() != self.reads_at_end.load(Ordering::Relaxed)
+    }
+
+    /// Whether it speaks HTTP/2.
+    #[inline(always)]
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Ordering::Relaxed)
+    }
+
+    /// Bytes sent so far, if there is something that the client does not take.
+    pub(super) fn stuck_at(&self) -> Option<u64> {
+        let is_stuck =
+            self.blocked.load(Ordering::Relaxed) || self.offered.load(Ordering::Relaxed) as i64 > 0;
+        is_stuck.then(|| self.sent())
+    }
+
+    /// Whether it is between two requests. To be asked when hyper has nothing to do.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.requests() == self.answered()
+            && !self.is_multiplexed()
+            && !self.has_body.load(Ordering::Relaxed)
+            && !self.unflushed.load(Ordering::Relaxed)
+            && !self.closes.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is something that the connection must look at.
+    #[inline(always)]
+    pub(super) fn wants_attention(&self) -> bool {
+        self.attention.load(Ordering::Relaxed) != 0
+    }
+
+    /// It begins as HTTP/2 does.
+    pub(super) fn has_preface(&self) {
+        self.attention.fetch_or(PREFACE, Ordering::Relaxed);
+    }
+
+    pub(super) fn take_preface(&self) -> bool {
+        self.attention.fetch_and(!PREFACE, Ordering::Relaxed) & PREFACE != 0
+    }
+
+    /// Has it go to another shard as soon as it is between two requests.
+    pub(super) fn send_to(&self, shard: ShardId) {
+        self.wanted.store(shard.index() as u32, Ordering::Relaxed);
+        self.attention.fetch_or(MOVE, Ordering::Relaxed);
+    }
+
+    pub(super) fn wanted_at(&self) -> Option<ShardId> {
+        let moves = self.attention.load(Ordering::Relaxed) & MOVE != 0;
+        moves.then(|| ShardId::new(self.wanted.load(Ordering::Relaxed) as u16))
+    }
+
+    /// Has it end. False: it was told so before.
+    pub(super) fn must_end(&self, how: End) -> bool {
+        let bit = END << how as u32;
+        self.attention.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// How it must end.
+    pub(super) fn end_wanted(&self) -> Option<End> {
+        let bits = self.attention.load(Ordering::Relaxed);
+        ENDS.into_iter().find(|end| bits & (END << *end as u32) != 0)
+    }
+}

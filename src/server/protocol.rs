@@ -1,0 +1,178 @@
+//! hyper's connection, in the version of HTTP that the client speaks: HTTP/1 until the first bytes are those of HTTP/2.
+
+use super::Body;
+use super::guard::{Answer, Call, Guarded};
+use super::transport::{Stream, Transport};
+use crate::http::Timer;
+use crate::limits::ConnectionLimits;
+use hyper::body::{Bytes, Incoming};
+use hyper::rt::bounds::Http2ServerConnExec;
+use hyper::server::conn::http1::{self, Parts, UpgradeableConnection};
+use hyper::server::conn::http2;
+use hyper::service::{HttpService, Service};
+use hyper::{Request, Response};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// What a server's connections have in common.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settings {
+    pub(super) vectored_writes: bool,
+}
+
+/// hyper's executor in a pool: any worker runs what it is given, such as a stream of HTTP/2.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Anywhere;
+
+impl<F> hyper::rt::Executor<F> for Anywhere
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        drop(crate::spawn(future));
+    }
+}
+
+/// Bytes of requests' bodies that may be there and not read: of one stream of HTTP/2, and of all of a connection. One that is
+/// not read leaves room for the others.
+const STREAM_WINDOW: u32 = 512 << 10;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// Bytes of answers that one stream of HTTP/2 may hold until they are sent.
+const STREAM_SEND_BUFFER: usize = 64 << 10;
+
+fn http1(limits: &ConnectionLimits, settings: &Settings) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(Timer)
+        // Others look whether the client is late: see `late`.
+        .header_read_timeout(None)
+        // Who has sent a request and shut down its own half is answered.
+        .half_close(true)
+        .max_headers(limits.header_count as usize)
+        .max_header_size(limits.header_bytes as usize)
+        .writev(settings.vectored_writes);
+    http
+}
+
+fn http2<E: Clone>(limits: &ConnectionLimits, executor: &E) -> http2::Builder<E> {
+    let mut http = http2::Builder::new(executor.clone());
+    http.timer(Timer)
+        .max_concurrent_streams(limits.http2_streams)
+        .max_header_list_size(limits.header_bytes)
+        .max_send_buf_size(STREAM_SEND_BUFFER)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    http
+}
+
+/// A connection that HTTP is spoken on.
+pub(super) trait Speak: Unpin {
+    /// The stream under it.
+    type Stream;
+
+    /// Ready when it is over. An error is the peer's doing: a reset, something that is not HTTP, which hyper has answered.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// Has it end after the request at hand.
+    fn end_gracefully(&mut self);
+
+    /// The client has begun as HTTP/2 does: that is spoken from now on.
+    fn speak_http2(&mut self);
+
+    /// The stream, and what was read from it and not used. None: it was upgraded, or speaks HTTP/2.
+    fn into_stream(self) -> Option<(Self::Stream, Bytes)>;
+}
+
+/// See the module.
+pub(super) struct Http<I, S, E>
+where
+    Guarded<S>: HttpService<Incoming>,
+{
+    version: Version<I, S, E>,
+    executor: E,
+}
+
+// Nearly every connection is of the large kind.
+#[allow(clippy::large_enum_variant)]
+enum Version<I, S, E>
+where
+    Guarded<S>: HttpService<Incoming>,
+{
+    One(UpgradeableConnection<Transport<I>, Guarded<S>>),
+    // By itself, because it is far larger, and rare.
+    Two(Box<http2::Connection<Transport<I>, Guarded<S>, E>>),
+    /// It was upgraded.
+    Gone,
+}
+
+impl<I, S, B, E> Http<I, S, E>
+where
+    I: Stream,
+    S: Service<Request<Body>, Response = Response<B>> + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
+{
+    /// Begins with HTTP/1.
+    pub(super) fn new(
+        transport: Transport<I>,
+        service: Guarded<S>,
+        settings: &Settings,
+        executor: E,
+    ) -> Self {
+        let http = http1(&service.limits, settings).serve_connection(transport, service);
+        Http { version: Version::One(http.with_upgrades()), executor }
+    }
+}
+
+impl<I, S, B, E> Speak for Http<I, S, E>
+where
+    I: Stream,
+    S: Service<Request<Body>, Response = Response<B>> + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
+{
+    type Stream = I;
+
+    #[inline]
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match &mut self.version {
+            Version::One(http) => Pin::new(http).poll(context).map(drop),
+            Version::Two(http) => Pin::new(http).poll(context).map(drop),
+            Version::Gone => Poll::Ready(()),
+        }
+    }
+
+    fn end_gracefully(&mut self) {
+        match &mut self.version {
+            Version::One(http) => Pin::new(http).graceful_shutdown(),
+            Version::Two(http) => Pin::new(&mut **http).graceful_shutdown(),
+            Version::Gone => {}
+        }
+    }
+
+    fn speak_http2(&mut self) {
+        let version = std::mem::replace(&mut self.version, Version::Gone);
+        let Version::One(http) = version else {
+            self.version = version;
+            return;
+        };
+        let Some(Parts { mut io, read_buf, service, .. }) = http.into_parts() else { return };
+        io.put_back(read_buf);
+        service.probe.multiplex();
+        let http = http2(&service.limits, &self.executor);
+        self.version = Version::Two(Box::new(http.serve_connection(io, service)));
+    }
+
+    fn into_stream(self) -> Option<(I, Bytes)> {
+        let Version::One(http) = self.version else { return None };
+        let Parts { mut io, read_buf, .. } = http.into_parts()?;
+        io.put_back(read_buf);
+        Some(io.into_parts())
+    }
+}

@@ -1,0 +1,236 @@
+//! What hyper reads from and writes to: a stream, with bytes that were read from it before, and the probe that sees bytes pass.
+//!
+//! The first bytes of a connection that may speak HTTP/2 are looked at before hyper gets them: if they are the beginning of
+//! HTTP/2's preface they are held back until it is whole, or until it is not that after all. Every other connection pays a
+//! comparison of its first byte.
+
+use super::probe::{End, Probe};
+use crate::http::{Io, poll_read_if};
+use hyper::body::Bytes;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::upgrade::{Parts, Upgraded};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+/// What a client sends first that speaks HTTP/2 (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A stream that HTTP can be spoken on.
+pub(super) trait Stream: Read + Write + Unpin + Send + 'static {
+    /// When it is closed what was to be sent is forgotten.
+    fn reset_at_close(&self);
+}
+
+impl<T: crate::http::Transport + Send + 'static> Stream for Io<T> {
+    fn reset_at_close(&self) {
+        Io::reset_at_close(self);
+    }
+}
+
+/// See the module.
+pub(super) struct Transport<I> {
+    io: I,
+    /// What was read before and goes to hyper first.
+    before: Bytes,
+    /// The first bytes may be those of HTTP/2.
+    guesses: bool,
+    probe: Arc<Probe>,
+}
+
+impl<I> Transport<I> {
+    /// `before` was read from the stream already. `guesses`: the connection may turn out to speak HTTP/2.
+    pub(super) fn new(io: I, before: Bytes, guesses: bool, probe: Arc<Probe>) -> Transport<I> {
+        Transport { io, before, guesses, probe }
+    }
+
+    /// The stream, and what was read from it and not used: after this it is nothing but a stream again.
+    pub(super) fn into_parts(self) -> (I, Bytes) {
+        (self.io, self.before)
+    }
+
+    /// Puts back what hyper had read and not used.
+    pub(super) fn put_back(&mut self, read: Bytes) {
+        self.before = joined(read, &self.before);
+    }
+}
+
+impl<I: Stream> Transport<I> {
+    /// The client takes nothing, and has been given up.
+    #[cold]
+    fn given_up(&self) -> io::Result<()> {
+        if self.probe.end_wanted() != Some(End::Reset) {
+            return Ok(());
+        }
+        self.io.reset_at_close();
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Fails if hyper is to end at once.
+    #[inline(always)]
+    fn check(&self) -> io::Result<()> {
+        if self.probe.wants_attention() { self.given_up() } else { Ok(()) }
+    }
+}
+
+/// The socket of a server's connection that was upgraded, and what hyper had read from it and not used.
+///
+/// # Errors
+/// It is another kind of socket than was asked for, or none of a [`Server`](super::Server).
+///
+/// # Examples
+/// ```
+/// use corelane::{net::TcpStream, server::into_stream};
+/// async fn talk(request: hyper::Request<corelane::server::Body>) -> hyper::Result<()> {
+///     let upgraded = hyper::upgrade::on(request).await?;
+///     if let Ok((stream, read)) = into_stream::<TcpStream>(upgraded) {
+///         println!("{:?} has sent {} bytes so far", stream.peer_addr(), read.len());
+///     }
+///     Ok(())
+/// }
+/// ```
+pub fn into_stream<T>(upgraded: Upgraded) -> Result<(T, Bytes), Upgraded>
+where
+    T: crate::http::Transport + Send + 'static,
+{
+    let Parts { io, read_buf, .. } = upgraded.downcast::<Transport<Io<T>>>()?;
+    let (io, before) = io.into_parts();
+    Ok((io.into_inner(), joined(read_buf, &before)))
+}
+
+/// What was read first, and what came then.
+pub(super) fn joined(first: Bytes, then: &Bytes) -> Bytes {
+    match (first.is_empty(), then.is_empty()) {
+        (true, _) => then.clone(),
+        (_, true) => first,
+        _ => [first, then.clone()].concat().into(),
+    }
+}
+
+impl<I: Stream> Transport<I> {
+    /// Reads until it is clear whether this is the preface of HTTP/2. If it is, hyper gets nothing of it here.
+    #[cold]
+    fn poll_guess(
+        &mut self,
+        context: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let Transport { io, before, .. } = self;
+            let rest = &PREFACE[before.len()..];
+            let mut is_preface = false;
+            let take = |read: &[u8]| {
+                let same = read.len().min(rest.len());
+                is_preface = same > 0 && read[..same] == rest[..same];
+                let take = !is_preface && before.is_empty();
+                if !take {
+                    *before = joined(std::mem::take(before), &Bytes::copy_from_slice(read));
+                }
+                take
+            };
+            ready!(poll_read_if(io, context, &mut buffer, take))?;
+            self.probe.has_read();
+            self.guesses = is_preface && self.before.len() < PREFACE.len();
+            if self.guesses {
+                continue;
+            }
+            if is_preface {
+                self.probe.has_preface();
+                // The connection is polled at this moment, and looks at the probe when hyper has returned.
+                return Poll::Pending;
+            }
+            return if self.before.is_empty() {
+                Poll::Ready(Ok(()))
+            } else {
+                self.poll_before(buffer)
+            };
+        }
+    }
+
+    fn poll_before(&mut self, mut buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let count = self.before.len().min(buffer.remaining());
+        buffer.put_slice(&self.before.split_to(count));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: Stream> Read for Transport<I> {
+    #[inline]
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        this.check()?;
+        if this.guesses {
+            return this.poll_guess(context, buffer);
+        }
+        if !this.before.is_empty() {
+            return this.poll_before(buffer);
+        }
+        ready!(Pin::new(&mut this.io).poll_read(context, buffer))?;
+        this.probe.has_read();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I> Transport<I> {
+    /// Notes what has become of a write.
+    #[inline(always)]
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(count)) => self.probe.has_written(*count),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.probe.is_blocked(),
+        }
+        written
+    }
+}
+
+impl<I: Stream> Write for Transport<I> {
+    #[inline]
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        let written = Pin::new(&mut self.io).poll_write_vectored(context, bufs);
+        self.note(written)
+    }
+
+    #[inline]
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
+        match Pin::new(&mut self.io).poll_flush(context) {
+            Poll::Ready(Ok(())) => self.probe.has_flushed(),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => {
+                self.probe.is_blocked();
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.probe.closes();
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
