@@ -19,6 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 /// See the module.
 pub(super) struct Guarded<S> {
@@ -47,19 +48,19 @@ where
         if is_last && probe.is_multiplexed() {
             probe.must_end(End::Gracefully);
         }
-        let (limits, ended) = (limits.clone(), Some(ended));
-        if let Err(refusal) = check(&request, &limits) {
+        let (timeout, ended) = (limits.request_timeout, Some(ended));
+        if let Err(refusal) = check(&request, limits) {
             let (call, fate, late, tunnels) = (None, None, None, false);
             let refusal = Some(refusal);
-            return Call { call, refusal, fate, late, ended, is_last, tunnels, limits };
+            return Call { call, refusal, fate, late, ended, is_last, tunnels, timeout };
         }
         let tunnels = probe.is_multiplexed() && *request.method() == Method::CONNECT;
         let (head, body) = request.into_parts();
-        let (body, fate) = Body::new(body, &limits, probe);
+        let (body, fate) = Body::new(body, limits, probe);
         let request = Request::from_parts(head, body);
         let call = caught(|| service.call(request));
         let refusal = call.is_none().then_some(PANICKED);
-        Call { call, refusal, fate, late: None, ended, is_last, tunnels, limits }
+        Call { call, refusal, fate, late: None, ended, is_last, tunnels, timeout }
     }
 }
 
@@ -117,7 +118,7 @@ pin_project_lite::pin_project! {
         is_last: bool,
         // It becomes a tunnel if the service agrees.
         tunnels: bool,
-        limits: Arc<ConnectionLimits>,
+        timeout: Option<Duration>,
     }
 }
 
@@ -155,7 +156,7 @@ where
                     }
                 }
                 Some(Poll::Pending) => {
-                    let Some(timeout) = this.limits.request_timeout else { return Poll::Pending };
+                    let Some(timeout) = *this.timeout else { return Poll::Pending };
                     ready!(Pin::new(this.late.get_or_insert_with(|| sleep(timeout))).poll(context));
                     LATE_ANSWER
                 }

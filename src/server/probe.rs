@@ -4,8 +4,8 @@
 //! sees requests, the bodies of responses see when they are done with. They note it here, and others read it: who looks whether
 //! the client is late, and who would move the connection between two requests.
 //!
-//! Only the connection writes, with plain stores: there is no clock and no locked instruction in a request's way. Streams of
-//! HTTP/2 are tasks of their own, which in a pool run at the same time: what they write is added.
+//! Only the connection writes, with plain stores: there is no clock in a request's way, and no locked instruction but those of
+//! one counted reference. Streams of HTTP/2 are tasks of their own, which in a pool run at the same time: what they write is added.
 
 use crate::id::ShardId;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};

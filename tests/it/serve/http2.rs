@@ -1,17 +1,17 @@
 //! HTTP/2 on the same port as HTTP/1, by prior knowledge, in both modes: hyper's client over our own sockets, and raw frames.
 
 use super::client::Client;
-use super::in_process::{Body, answer, within_reason};
+use super::in_process::{Body, answer};
+use super::limits::{Failure, Limited, each};
 use super::{NEVER, until};
 use corelane::http::{Executor, Io};
 use corelane::net::TcpStream;
-use corelane::server::{self, ConnectionLimits, Listen, Server};
+use corelane::server::{self, ConnectionLimits};
 use corelane::{Mode, Runtime, spawn_local};
 use futures::future::join_all;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http2::{SendRequest, handshake};
-use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use std::io::Read;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ const HEADERS: &[u8] = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x01\x04test";
 const SHORT: Duration = Duration::from_millis(150);
 
 /// Says which version it was asked in, and sends the body back.
-async fn echo(request: Request<server::Body>) -> Result<Response<Body>, server::BodyError> {
+async fn echo(request: Request<server::Body>) -> Result<Response<Body>, Failure> {
     let version = format!("{:?}", request.version());
     let bytes = request.into_body().collect().await?.to_bytes();
     let mut response = answer(bytes);
@@ -33,18 +33,8 @@ async fn echo(request: Request<server::Body>) -> Result<Response<Body>, server::
 }
 
 fn start(mode: Mode, limit: impl FnOnce(&mut ConnectionLimits)) -> (Runtime, SocketAddr) {
-    let cores = "1".parse().expect("a count");
-    let runtime = Runtime::builder().mode(mode).cores(cores).start().expect("started");
-    let mut limits = ConnectionLimits::default();
-    limit(&mut limits);
-    let listen = Listen::new(SocketAddr::from(([127, 0, 0, 1], 0))).limits(limits);
-    let server = Server::builder().listen_with(listen);
-    let server = server.start_send(runtime.handle(), service_fn(echo)).expect("a port");
-    (runtime, server.local_addrs()[0])
-}
-
-fn each(test: impl Fn(Mode) + Copy + Send + 'static) {
-    within_reason(move || [Mode::ThreadPerCore, Mode::WorkStealing].into_iter().for_each(test));
+    let Limited { runtime, address } = Limited::start(mode, limit, echo);
+    (runtime, address)
 }
 
 fn connections(runtime: &Runtime) -> u64 {

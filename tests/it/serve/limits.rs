@@ -20,16 +20,20 @@ const SHORT: Duration = Duration::from_millis(150);
 /// Short too, but long enough that a client that does its part is in time on a busy machine.
 const ENOUGH: Duration = Duration::from_secs(1);
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A server of one shard or worker.
-struct Limited {
-    runtime: Runtime,
-    address: SocketAddr,
+pub(super) struct Limited {
+    pub(super) runtime: Runtime,
+    pub(super) address: SocketAddr,
 }
 
 impl Limited {
-    fn start<F, Fut>(mode: Mode, limit: impl FnOnce(&mut ConnectionLimits), function: F) -> Limited
+    pub(super) fn start<F, Fut>(
+        mode: Mode,
+        limit: impl FnOnce(&mut ConnectionLimits),
+        function: F,
+    ) -> Limited
     where
         F: Fn(Request<server::Body>) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = Result<Response<Body>, Failure>> + Send + 'static,
@@ -64,7 +68,7 @@ async fn length(request: Request<server::Body>) -> Result<Response<Body>, Failur
 }
 
 /// In both modes.
-fn each(test: impl Fn(Mode) + Copy + Send + 'static) {
+pub(super) fn each(test: impl Fn(Mode) + Copy + Send + 'static) {
     within_reason(move || [Mode::ThreadPerCore, Mode::WorkStealing].into_iter().for_each(test));
 }
 

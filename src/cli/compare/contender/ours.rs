@@ -9,12 +9,15 @@ use crate::id::ShardId;
 use crate::mode::Mode;
 use crate::runtime::block_on::block_on;
 use crate::runtime::{Handle, Runtime};
-use crate::server::Server;
+use crate::server::{ConnectionLimits, Listen, Server};
 use crate::topology::Cores;
 use hyper::service::service_fn;
 use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
+
+/// Bytes of a request's head: hyper's own bound, which Tokio's contenders have.
+const HEADER_BYTES: u32 = 408 << 10;
 
 /// Starts to serve in this mode. What is returned besides the address keeps the runtime.
 pub(super) fn start(options: &Options, mode: Mode) -> Result<(SocketAddr, Box<dyn Any>), Failure> {
@@ -26,8 +29,9 @@ pub(super) fn start(options: &Options, mode: Mode) -> Result<(SocketAddr, Box<dy
     static HOST: OnceLock<Shards> = OnceLock::new();
     let host = HOST.get_or_init(|| Shards { handle: handle.clone(), counts });
     let service = service_fn(move |request| answer(host, request));
+    let limits = ConnectionLimits { header_bytes: HEADER_BYTES, ..ConnectionLimits::default() };
     let server = Server::builder()
-        .listen(options.listen)
+        .listen_with(Listen::new(options.listen).limits(limits))
         .vectored_writes(options.large_answers)
         .rebalance(options.rebalance);
     let server = server.start_send(&handle, service)?;
