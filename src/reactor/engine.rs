@@ -2,7 +2,7 @@
 
 use super::gather::GatherBuffer;
 use super::guess::Guess;
-use super::poll::{self, Event};
+use super::poll::{self, Event, interest, readiness_of, register};
 use super::slots::{Direction, Readiness, Slot, SlotKey, Slots};
 use crate::mesh::message::Watchers;
 use crate::sync::Arc;
@@ -460,22 +460,6 @@ impl Reactor {
     }
 }
 
-/// Registers a socket for everything.
-pub(super) fn register(registry: &mio::Registry, fd: RawFd, token: mio::Token) -> io::Result<()> {
-    match registry.register(&mut SourceFd(&fd), token, interest()) {
-        // Of a socket that was closed here while somebody held a duplicate of its fd, whose number came back.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            registry.reregister(&mut SourceFd(&fd), token, interest())
-        }
-        registered => registered,
-    }
-}
-
-/// Every socket is registered for everything, once.
-fn interest() -> mio::Interest {
-    mio::Interest::READABLE | mio::Interest::WRITABLE | mio::Interest::PRIORITY
-}
-
 /// Whoever waits in a slot that is gone comes back and registers anew.
 fn wake_all(mut slot: Slot<Registered>) {
     while let Some(waker) = slot.take_waiter(true) {
@@ -492,15 +476,4 @@ pub(super) fn retried<R>(mut call: impl FnMut() -> io::Result<R>) -> io::Result<
             result => return result,
         }
     }
-}
-
-#[inline]
-pub(super) fn readiness_of(event: &Event) -> Readiness {
-    let flag = |set: bool, flag: Readiness| if set { flag } else { Readiness::NONE };
-    flag(event.is_readable(), Readiness::READABLE)
-        .with(flag(event.is_writable(), Readiness::WRITABLE))
-        .with(flag(event.is_read_closed(), Readiness::READ_CLOSED))
-        .with(flag(event.is_write_closed(), Readiness::WRITE_CLOSED))
-        .with(flag(event.is_priority(), Readiness::PRIORITY))
-        .with(flag(event.is_error(), Readiness::ERROR))
 }

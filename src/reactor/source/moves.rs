@@ -102,6 +102,10 @@ impl<S: Socket> Source<S> {
             if let Some(shared) = shard.shared() {
                 return self.join_pool(shared, homes);
             }
+            if self.pooled.get().is_some() {
+                // Since the caller looked: it looks again.
+                return Ok(());
+            }
             let uid = shard.inbox().uid();
             let before = self.place.load(Ordering::Relaxed);
             let fd = self.shared.fd().as_raw_fd();
