@@ -93,11 +93,24 @@ pub(super) fn interest() -> mio::Interest {
 /// What an event says of its socket.
 #[inline]
 pub(super) fn readiness_of(event: &Event) -> Readiness {
-    let flag = |set: bool, flag: Readiness| if set { flag } else { Readiness::NONE };
-    flag(event.is_readable(), Readiness::READABLE)
-        .with(flag(event.is_writable(), Readiness::WRITABLE))
-        .with(flag(event.is_read_closed(), Readiness::READ_CLOSED))
+    let usual = flag(event.is_readable(), Readiness::READABLE)
+        .with(flag(event.is_writable(), Readiness::WRITABLE));
+    // Nearly every event says no more.
+    let more = event.is_error()
+        || event.is_priority()
+        || event.is_read_closed()
+        || event.is_write_closed();
+    if more { usual.with(unusual(event)) } else { usual }
+}
+
+#[cold]
+fn unusual(event: &Event) -> Readiness {
+    flag(event.is_read_closed(), Readiness::READ_CLOSED)
         .with(flag(event.is_write_closed(), Readiness::WRITE_CLOSED))
         .with(flag(event.is_priority(), Readiness::PRIORITY))
         .with(flag(event.is_error(), Readiness::ERROR))
+}
+
+fn flag(set: bool, flag: Readiness) -> Readiness {
+    if set { flag } else { Readiness::NONE }
 }
