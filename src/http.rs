@@ -23,7 +23,5 @@ mod io;
 mod timer;
 
 pub use executor::Executor;
-#[cfg(feature = "server")]
-pub(crate) use io::poll_read_if;
 pub use io::{Io, Transport};
 pub use timer::Timer;

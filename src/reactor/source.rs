@@ -209,6 +209,11 @@ impl<S: Socket> Source<S> {
         mut call: impl FnMut(&S) -> io::Result<R>,
         drained: impl Fn(&R) -> bool,
     ) -> Poll<io::Result<R>> {
+        if self.is_in_pool()
+            && let Some(pooled) = self.pooled.get()
+        {
+            return self.poll_pooled(pooled, context, direction, call, drained);
+        }
         match self.attempt(context, direction, &mut call, &drained) {
             Some(Attempt::Polled(polled)) => polled,
             other => self.poll_uncommonly(context, direction, other, call, drained),
@@ -245,16 +250,10 @@ impl<S: Socket> Source<S> {
         drained: impl Fn(&R) -> bool,
     ) -> Poll<io::Result<R>> {
         loop {
-            ready!(charge(context));
             if let Some(pooled) = self.pooled.get() {
-                if direction == Direction::Write
-                    && let Some(outbox) = self.filled_outbox()
-                {
-                    ready!(outbox.poll_sent(context.waker()))?;
-                }
-                let call = || call(&self.shared.socket);
-                return pooled.poll_io(context, direction, call, &drained);
+                return self.poll_pooled(pooled, context, direction, call, drained);
             }
+            ready!(charge(context));
             if let Some(polled) = self.make_way(context, direction, attempt, &mut call) {
                 return polled;
             }

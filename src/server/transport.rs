@@ -5,7 +5,7 @@
 //! comparison of its first byte.
 
 use super::probe::{End, Probe};
-use crate::http::{Io, poll_read_if};
+use crate::http::Io;
 use hyper::body::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::upgrade::{Parts, Upgraded};
@@ -21,11 +21,28 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) trait Stream: Read + Write + Unpin + Send + 'static {
     /// When it is closed what was to be sent is forgotten.
     fn reset_at_close(&self);
+
+    /// Reads, and shows what has come before its reader gets it, who gets it if `take` says so, and nothing otherwise.
+    fn poll_read_if(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBufCursor<'_>,
+        take: impl FnOnce(&[u8]) -> bool,
+    ) -> Poll<io::Result<()>>;
 }
 
 impl<T: crate::http::Transport + Send + 'static> Stream for Io<T> {
     fn reset_at_close(&self) {
         Io::reset_at_close(self);
+    }
+
+    fn poll_read_if(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBufCursor<'_>,
+        take: impl FnOnce(&[u8]) -> bool,
+    ) -> Poll<io::Result<()>> {
+        Io::poll_read_if(self, context, buffer, take)
     }
 }
 
@@ -129,7 +146,7 @@ impl<I: Stream> Transport<I> {
                 }
                 take
             };
-            ready!(poll_read_if(io, context, &mut buffer, take))?;
+            ready!(io.poll_read_if(context, &mut buffer, take))?;
             self.probe.has_read();
             self.guesses = is_preface && self.before.len() < PREFACE.len();
             if self.guesses {
