@@ -256,7 +256,11 @@ fn asking_a_socket_that_has_nothing_is_no_operation() {
                 assert!(Pin::new(&mut stream).poll_read(context, &mut [0; 8]).is_pending());
             };
             // The first registers it, and is one.
-            poll_fn(|context| Poll::Ready(ask(context))).await;
+            poll_fn(|context| {
+                ask(context);
+                Poll::Ready(())
+            })
+            .await;
             corelane::yield_now().await;
             poll_fn(|context| {
                 (0..100).for_each(|_| ask(context));
