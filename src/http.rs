@@ -25,8 +25,8 @@ mod outgoing;
 mod timer;
 
 pub use executor::Executor;
-pub use io::{Io, Transport};
 #[cfg(feature = "server")]
-pub(crate) use io::{poll_read_if, reset_at_close};
+pub(crate) use io::reset_at_close;
+pub use io::{Io, Transport};
 pub(crate) use outgoing::{Outgoing, Stretch, stands_in};
 pub use timer::Timer;

@@ -5,9 +5,9 @@
 //! comparison of its first byte.
 
 use super::probe::{End, Probe};
-use crate::http::{Io, Stretch, poll_read_if, reset_at_close, stands_in};
+use crate::http::{Io, Stretch, reset_at_close, stands_in};
 use hyper::body::Bytes;
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper::upgrade::{Parts, Upgraded};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -24,6 +24,23 @@ pub(super) trait Stream: Read + Write + Unpin + Send + 'static {
 
     /// When it is closed what was to be sent is forgotten.
     fn reset_at_close(&self);
+
+    /// Reads, and shows what has come before its reader gets it, who gets it if `take` says so, and nothing otherwise.
+    fn poll_read_if(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBufCursor<'_>,
+        take: impl FnOnce(&[u8]) -> bool,
+    ) -> Poll<io::Result<()>> {
+        let mut piece = [0; PREFACE.len()];
+        let length = buffer.remaining().min(piece.len());
+        let mut read = ReadBuf::new(&mut piece[..length]);
+        ready!(Pin::new(self).poll_read(context, read.unfilled()))?;
+        if take(read.filled()) {
+            buffer.put_slice(read.filled());
+        }
+        Poll::Ready(Ok(()))
+    }
 
     /// Writes what goes before a part of a file, which follows at once.
     fn poll_write_before(
@@ -61,6 +78,15 @@ impl<T: crate::http::Transport + Send + 'static> Stream for Io<T> {
         part: &Stretch,
     ) -> Poll<io::Result<usize>> {
         Io::poll_send_file(self, context, &*part.file, part.offset, part.length)
+    }
+
+    fn poll_read_if(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBufCursor<'_>,
+        take: impl FnOnce(&[u8]) -> bool,
+    ) -> Poll<io::Result<()>> {
+        Io::poll_read_if(self, context, buffer, take)
     }
 }
 
@@ -164,7 +190,7 @@ impl<I: Stream> Transport<I> {
                 }
                 take
             };
-            ready!(poll_read_if(io, context, &mut buffer, take))?;
+            ready!(io.poll_read_if(context, &mut buffer, take))?;
             self.probe.has_read();
             self.guesses = is_preface && self.before.len() < PREFACE.len();
             if self.guesses {
