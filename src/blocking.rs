@@ -9,6 +9,7 @@
 use crate::id::TaskId;
 use crate::mesh::call::{Answer, Reply};
 use crate::shard::context::{outside, with_current};
+use crate::shard::surroundings::Surroundings;
 use crate::sync::{Arc, lock};
 use crate::sys::affinity::AffinityMask;
 use crate::task::failure::JoinError;
@@ -43,6 +44,7 @@ struct Inner {
     work: Condvar,
     threads_max: usize,
     mask: Option<AffinityMask>,
+    surroundings: Surroundings,
 }
 
 #[derive(Default)]
@@ -55,10 +57,13 @@ struct State {
 
 impl Pool {
     /// A pool without threads yet. They will run with the CPU mask that the calling thread has now.
-    pub(crate) fn new(threads_max: usize) -> Pool {
-        let mask = AffinityMask::current().ok();
-        let inner = Inner { state: Mutex::default(), work: Condvar::new(), threads_max, mask };
-        Pool(Arc::new(inner))
+    pub(crate) fn new(threads_max: usize, surroundings: Surroundings) -> Pool {
+        let (state, work, mask) = (Mutex::default(), Condvar::new(), AffinityMask::current().ok());
+        Pool(Arc::new(Inner { state, work, threads_max, mask, surroundings }))
+    }
+
+    pub(crate) fn surroundings(&self) -> &Surroundings {
+        &self.0.surroundings
     }
 
     /// Runs `work` on one of the threads, or queues it until one is free. `task` is its identity.
@@ -98,7 +103,9 @@ impl Pool {
         drop(state);
         let pool = self.clone();
         let started =
-            std::thread::Builder::new().name("corelane-blocking".into()).spawn(move || pool.run());
+            std::thread::Builder::new().name("corelane-blocking".into()).spawn(move || {
+                pool.surroundings().within(|| pool.run());
+            });
         if started.is_err() {
             // Others will get to it; with no thread at all nobody would, so what waits is dropped and says so.
             let mut state = lock(&self.0.state);

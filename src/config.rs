@@ -99,11 +99,13 @@ pub struct Config {
     pub(crate) when_full: WhenFull,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) log: LogLevel,
+    pub(crate) logs_json: bool,
     pub(crate) drain: Duration,
     pub(crate) shard: Shard,
     pub(crate) core: Vec<Core>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) routes: Vec<Route>,
+    pub(crate) access_log: Option<AccessLog>,
     warnings: Vec<String>,
     /// Those of them that are about certificates that no client takes any more.
     expired: Vec<String>,
@@ -151,6 +153,14 @@ pub(crate) struct Listener {
 pub(crate) struct Secure {
     pub(crate) tls: Tls,
     pub(crate) builder: tls::Builder,
+}
+
+/// Where a line for each request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AccessLog {
+    pub(crate) path: String,
+    /// One of [`keys::ACCESS_LOG_FORMATS`].
+    pub(crate) format: String,
 }
 
 /// What some requests get.
@@ -287,6 +297,11 @@ impl Config {
     /// What is to be logged.
     pub fn log(&self) -> LogLevel {
         self.log
+    }
+
+    /// Whether that is to be written as JSON.
+    pub fn logs_json(&self) -> bool {
+        self.logs_json
     }
 
     /// How long open requests get to finish at the end.

@@ -76,6 +76,8 @@ mod sys;
 pub mod tls;
 #[cfg(not(loom))]
 mod topology;
+#[cfg(all(feature = "tracing", not(loom)))]
+pub mod tracing;
 
 #[cfg(all(feature = "cli", not(loom)))]
 #[doc(hidden)]

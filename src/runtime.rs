@@ -7,6 +7,7 @@
 //! - [`sharded`]: one value per shard
 //! - [`block_on`]: a shard for as long as one future takes
 //! - [`thread`]: the life of a shard's thread
+//! - `tokio_context`: the context of a Tokio runtime around the threads
 //! - [`watch`]: stalls, seen from outside
 //! - [`host`]: a shard that somebody else's loop drives
 
@@ -18,6 +19,8 @@ pub(crate) mod host;
 pub(crate) mod sharded;
 pub(crate) mod spawn;
 mod thread;
+#[cfg(feature = "tokio-context")]
+mod tokio_context;
 mod watch;
 
 pub use block_on::block_on;
@@ -27,4 +30,6 @@ pub use handle::Handle;
 pub use host::HostedShard;
 pub use sharded::Sharded;
 pub use spawn::{shutdown_requested, spawn, spawn_local, yield_now};
+#[cfg(feature = "tokio-context")]
+pub use tokio_context::TokioContext;
 pub use watch::Trouble;

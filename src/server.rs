@@ -29,6 +29,7 @@
 
 // What each file does stands at its head.
 mod accept;
+pub(crate) mod access_log;
 mod arrival;
 mod body;
 mod builder;
@@ -63,8 +64,12 @@ mod steer;
 mod stop;
 mod strict;
 mod terms;
+#[cfg(feature = "tower")]
+mod tower;
 mod transport;
 
+#[cfg(feature = "tower")]
+pub use self::tower::{Tower, TowerCall};
 use crate::balance;
 use crate::balance::seats::Seats;
 use crate::error::{Error, ErrorKind};
@@ -74,6 +79,7 @@ pub use crate::listen_addr::ListenAddr;
 use crate::runtime::{Handle, SubmitErrorKind};
 use crate::task::join::JoinHandle;
 use accept::{Died, poll_all_ended};
+pub use access_log::{AccessLog, AccessLogBuilder, AccessLogFormat, AccessLogTarget};
 pub use body::{Body, BodyError};
 pub use builder::Builder;
 use crew::Crew;

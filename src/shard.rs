@@ -9,6 +9,7 @@ pub(crate) mod fleet;
 pub(crate) mod shared;
 pub(crate) mod spin;
 pub(crate) mod stop;
+pub(crate) mod surroundings;
 pub(crate) mod timers;
 pub(crate) mod turn;
 

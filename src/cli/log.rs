@@ -5,11 +5,12 @@
 //! again. Errors of writing are ignored, since there is nowhere to report them.
 
 use crate::config::LogLevel;
+use crate::server::access_log::rfc_3339;
 use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering};
 use std::io::Write;
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Lines that may wait for the writer.
 const QUEUE: usize = 256;
@@ -26,14 +27,15 @@ pub(super) struct Log {
 }
 
 enum Line {
-    Text(String),
+    Text(LogLevel, String),
     /// Answer when everything before this has been written.
     Flush(mpsc::Sender<()>),
 }
 
 impl Log {
-    /// Starts the writer, for lines of this level and above.
-    pub(super) fn start(level: LogLevel) -> std::io::Result<Log> {
+    /// Starts the writer, for lines of this level and above, as text or as JSON.
+    pub(super) fn start(level: LogLevel, json: bool) -> std::io::Result<Log> {
+        let write = if json { write_json } else { write_text };
         let (lines, queue) = mpsc::sync_channel::<Line>(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         let missing = dropped.clone();
@@ -42,13 +44,12 @@ impl Log {
                 let lost = missing.swap(0, Ordering::Relaxed);
                 let mut error = std::io::stderr().lock();
                 if lost > 0 {
-                    let _ = writeln!(
-                        error,
-                        "corelane: {lost} lines were dropped because standard error was not read"
-                    );
+                    let text =
+                        format!("{lost} lines were dropped because standard error was not read");
+                    let _ = write(&mut error, LogLevel::Warning, &text);
                 }
                 match line {
-                    Line::Text(text) => drop(writeln!(error, "corelane: {text}")),
+                    Line::Text(level, text) => drop(write(&mut error, level, &text)),
                     Line::Flush(done) => drop(done.send(())),
                 }
             }
@@ -81,7 +82,7 @@ impl Log {
         if level as u32 > self.level.load(Ordering::Relaxed) {
             return;
         }
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(Line::Text(text.into())) {
+        if let Err(TrySendError::Full(_)) = self.lines.try_send(Line::Text(level, text.into())) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -93,6 +94,24 @@ impl Log {
             let _ = written.recv_timeout(FLUSH);
         }
     }
+}
+
+type Stderr<'a> = std::io::StderrLock<'a>;
+
+fn write_text(error: &mut Stderr<'_>, _: LogLevel, text: &str) -> std::io::Result<()> {
+    writeln!(error, "corelane: {text}")
+}
+
+/// One object in a line, whatever the text has in it.
+fn write_json(error: &mut Stderr<'_>, level: LogLevel, text: &str) -> std::io::Result<()> {
+    let level = match level {
+        LogLevel::Error => "error",
+        LogLevel::Warning => "warning",
+        LogLevel::Info => "info",
+    };
+    let time = rfc_3339(SystemTime::now());
+    let line = serde_json::json!({ "time": time, "level": level, "message": text });
+    writeln!(error, "{line}")
 }
 
 /// Lets one line a second through, and counts the others.

@@ -5,7 +5,7 @@ use super::log::Log;
 use super::serve::Options as ServeOptions;
 use super::settings::Given;
 use crate::config::{self, Config, Draft};
-use crate::server::{Routes, Server};
+use crate::server::{AccessLog, Routes, Server};
 use crate::sys::process;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
@@ -120,11 +120,34 @@ pub(super) struct Running {
     draft: Draft,
     config: Config,
     routes: Routes,
+    access_log: Option<AccessLog>,
 }
 
 impl Running {
-    pub(super) fn new(given: Given, config: Config, routes: Routes) -> Running {
-        Running { draft: given.draft, config, routes }
+    /// Starts the access log, if there is to be one.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(super) fn new(given: Given, config: Config, log: &Log) -> Result<Running, String> {
+        let access_log = config.access_log().zip(config.access_log_parts());
+        let access_log = access_log.map(|(settings, (target, _))| {
+            let log = log.clone();
+            let settings = settings.on_dropped(move |lines, error| {
+                let why = error.map_or("they come faster than it takes them".to_owned(), |error| {
+                    error.to_string()
+                });
+                log.warning(format!("{lines} lines of the access log were dropped: {why}"));
+            });
+            settings
+                .start()
+                .map_err(|error| format!("the access log {target} cannot be written: {error}"))
+        });
+        let (access_log, routes) = (access_log.transpose()?, config.routes());
+        Ok(Running { draft: given.draft, config, routes, access_log })
+    }
+
+    pub(super) fn access_log(&self) -> Option<&AccessLog> {
+        self.access_log.as_ref()
     }
 
     pub(super) fn routes(&self) -> &Routes {
@@ -136,8 +159,23 @@ impl Running {
         &self.config
     }
 
-    /// Reads the file again and takes over what can be, or nothing. Says which, and why.
+    /// Reads the file again and takes over what can be, or nothing. Says which, and why. The access log is opened again in
+    /// any case: what has renamed its file waits for that.
     pub(super) fn reload(&mut self, options: &ServeOptions, server: &Server, log: &Log) {
+        self.read_again(options, server, log);
+        let parts = self.config.access_log_parts();
+        let Some((access_log, (target, format))) = self.access_log.as_ref().zip(parts) else {
+            return;
+        };
+        match access_log.reopen(&target) {
+            Ok(()) => access_log.set_format(format),
+            Err(error) => log.error(format!(
+                "the access log {target} cannot be written, it stays where it was: {error}"
+            )),
+        }
+    }
+
+    fn read_again(&mut self, options: &ServeOptions, server: &Server, log: &Log) {
         let Some(file) = &options.config else { return };
         let new = Given::take(Some(file)).map(|given| given.with_flags(&options.flags));
         // First by itself: what is wrong with it is best said of the file as it is.

@@ -10,7 +10,7 @@ use crate::listen_addr::ListenAddr;
 use crate::mode::Pin;
 use crate::runtime::block_on::try_run;
 use crate::runtime::{Handle, Runtime, ShutdownReport, Trouble};
-use crate::server::{Event, Server};
+use crate::server::{self, AccessLog, Event, Server};
 use crate::signal::{Signal, SignalKind, signal};
 use crate::sys::errno::{self, Errno};
 use crate::task::JoinHandle;
@@ -59,6 +59,10 @@ pub(super) struct Flags {
     /// Whether connections move, between two requests, from a core that is held up to one that is not [default: off].
     #[arg(long, value_parser = PossibleValuesParser::new(keys::SWITCHES))]
     pub(super) rebalance: Option<String>,
+
+    /// How the program's own log is written, on standard error [default: text].
+    #[arg(long, value_parser = PossibleValuesParser::new(keys::LOG_FORMATS))]
+    pub(super) log_format: Option<String>,
 
     /// HTTPS: a PEM file with the certificate and those who issued it; --key has its key.
     #[arg(long, value_name = "FILE", requires = "key")]
@@ -113,15 +117,16 @@ struct Signals {
 fn prepare(options: &Options) -> Result<Prepared, Box<dyn std::error::Error>> {
     let given = Given::take(options.config.as_deref())?.with_flags(&options.flags);
     let config = given.check()?;
-    let log = Log::start(config.log())
+    let log = Log::start(config.log(), config.logs_json())
         .map_err(|error| format!("cannot start a thread that logs: {error}"))?;
     // Before anything listens, so that a signal during the start is not lost.
     let catch = |kind| signal(kind).map(|signal| (kind, signal));
     let end = vec![catch(SignalKind::interrupt())?, catch(SignalKind::terminate())?];
-    let reload = options.config.as_ref().map(|_| signal(SignalKind::hangup())).transpose()?;
+    let has_access_log = config.access_log().is_some();
+    let reload = (options.config.is_some() || has_access_log).then(|| signal(SignalKind::hangup()));
+    let reload = reload.transpose()?;
     let runtime = config.runtime().on_trouble(reporter(log.clone())).start()?;
-    let routes = config.routes();
-    let running = Running::new(given, config, routes);
+    let running = Running::new(given, config, &log)?;
     Ok(Prepared { running, runtime, signals: Signals { end, reload }, log })
 }
 
@@ -230,7 +235,13 @@ fn observer(log: Log) -> impl Fn(Event) + Send + Sync {
 /// Logs what the watch tells, at most a line a second of each kind.
 fn reporter(log: Log) -> impl Fn(Trouble) + Send + Sync {
     let stalls = Mutex::new(OncePerSecond::new());
+    let panics = Mutex::new(OncePerSecond::new());
     move |trouble| match trouble {
+        Trouble::Panicked { shard, count } => {
+            if crate::sync::lock(&panics).pass(Instant::now()).is_some() {
+                log.error(format!("{shard}: {count} tasks or requests have panicked just now"));
+            }
+        }
         Trouble::Stalled { shard, held } => {
             if let Some(held_back) = crate::sync::lock(&stalls).pass(Instant::now()) {
                 let more = if held_back > 0 {
@@ -271,6 +282,7 @@ impl Prepared {
             // First: if it cannot be written, nothing is to have listened.
             let pid_file = running.config().pid_file.as_deref().map(PidFile::create).transpose()?;
             let server = running.config().server(here).on_event(observer(log.clone()));
+            let server = running.access_log().into_iter().fold(server, server::Builder::access_log);
             let mut server = server.start_routes(&handle, running.routes())?;
             say(placement(here, running.config()), &server, &log);
             let ended = loop {
@@ -297,6 +309,7 @@ impl Prepared {
             })
             .await;
             drop(pid_file);
+            running.access_log().into_iter().for_each(|access_log| write_out(access_log, &log));
             let code = status(ended, report.map(|report| report.ok().flatten()), &log);
             log.flush();
             if let Err(code) = code {
@@ -305,6 +318,18 @@ impl Prepared {
             }
             Ok(code.unwrap_or(ExitCode::FAILURE))
         })?
+    }
+}
+
+/// Waits for the last lines of the access log, for a short while.
+fn write_out(access_log: &AccessLog, log: &Log) {
+    let is_written = access_log.flush(Duration::from_secs(1));
+    let dropped = access_log.dropped();
+    if dropped > 0 {
+        log.warning(format!("{dropped} lines of the access log were dropped in all"));
+    }
+    if !is_written {
+        log.warning("the last lines of the access log could not be written in time");
     }
 }
 

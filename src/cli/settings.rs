@@ -43,6 +43,7 @@ impl Given {
         set(&keys::MODE, flags.mode.clone().map(Value::Text), "--mode");
         set(&keys::PIN, flags.pin.clone().map(Value::Text), "--pin");
         set(&keys::REBALANCE, flags.rebalance.clone().map(Value::Text), "--rebalance");
+        set(&keys::LOG_FORMAT, flags.log_format.clone().map(Value::Text), "--log-format");
         let drain =
             flags.drain_seconds.map(|seconds| Value::Time(Duration::from_secs(seconds.into())));
         set(&keys::DRAIN, drain, "--drain-seconds");

@@ -65,6 +65,7 @@ impl ConfigBuilder {
             LogLevel::Warning => "warning",
             LogLevel::Info => "info",
         }.into());
+        log_format(format: impl Into<String>) => LOG_FORMAT, Value::Text(format.into());
         drain(time: Duration) => DRAIN, Value::Time(time);
     }
 
@@ -77,6 +78,23 @@ impl ConfigBuilder {
     /// Adds what is different on one CPU.
     pub fn core(mut self, core: CoreConfig) -> Self {
         self.draft.cores.push(core.0);
+        self
+    }
+
+    /// Has a line written for each request, to this path in this format, as `[access_log]` in a file.
+    ///
+    /// ```
+    /// use corelane::Config;
+    /// let config = Config::builder().access_log("-", "json").build()?;
+    /// assert!(config.access_log().is_some());
+    /// let error = Config::builder().access_log("-", "xml").build().unwrap_err();
+    /// assert_eq!(error.to_string(), "[access_log] format: expected \"common\", \"combined\" or \"json\", found \"xml\"");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn access_log(mut self, path: impl Into<String>, format: impl Into<String>) -> Self {
+        let table = &mut self.draft.access_log;
+        table.set(&keys::ACCESS_LOG_PATH, Value::Text(path.into()), Origin::Code);
+        table.set(&keys::ACCESS_LOG_FORMAT, Value::Text(format.into()), Origin::Code);
         self
     }
 
@@ -97,9 +115,10 @@ impl ConfigBuilder {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn build(self) -> Result<Config, ConfigError> {
-        let Draft { runtime, shard, cores, listeners, routes, .. } = &self.draft;
+        let Draft { runtime, shard, cores, listeners, routes, access_log, .. } = &self.draft;
         let mut problems = refused(&keys::RUNTIME, runtime);
         problems.extend(refused(&keys::SHARD, shard));
+        problems.extend(refused(&keys::ACCESS_LOG, access_log));
         problems.extend(cores.iter().flat_map(|table| refused(&keys::CORE, table)));
         problems.extend(listeners.iter().flat_map(|table| refused(&keys::LISTENER, table)));
         problems.extend(routes.iter().flat_map(|table| refused(&keys::ROUTE, table)));

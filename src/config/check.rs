@@ -10,7 +10,7 @@ use super::draft::Draft;
 use super::keys::{self, Key};
 use super::problem::{Place, Problem, closest};
 use super::value::{Name, Table};
-use super::{Config, Core, Listener, LogLevel, Shard};
+use super::{AccessLog, Config, Core, Listener, LogLevel, Shard};
 use crate::id::CpuId;
 use crate::limits::{Limits, WhenFull};
 use crate::mode::{Mode, Pin};
@@ -65,7 +65,7 @@ impl Checker<'_> {
             Mode::ThreadPerCore => self.served(&listeners, &core, on.as_deref()),
             Mode::WorkStealing => self.not_for_workers(),
         }
-        self.pid_file();
+        self.file_name(runtime, &keys::PID_FILE);
         let routes = self.routes(&names);
         for listener in &mut listeners {
             listener.limits.send_files =
@@ -83,14 +83,29 @@ impl Checker<'_> {
             },
             pid_file: runtime.text(&keys::PID_FILE).map(PathBuf::from),
             log: runtime.text(&keys::LOG).map(|text| log_level(&text)).unwrap_or_default(),
+            logs_json: runtime.text(&keys::LOG_FORMAT).as_deref() == Some("json"),
             drain: runtime.time(&keys::DRAIN).unwrap_or_default(),
             shard,
             core,
             listeners,
             routes,
+            access_log: self.access_log(),
             warnings: Vec::new(),
             expired: Vec::new(),
         }
+    }
+
+    fn access_log(&mut self) -> Option<AccessLog> {
+        let table = &self.draft.access_log;
+        let Some(path) = table.text(&keys::ACCESS_LOG_PATH) else {
+            if *table != Table::default() || table.span.is_some() {
+                self.needed(table, &keys::ACCESS_LOG_PATH, "path = \"-\"");
+            }
+            return None;
+        };
+        self.file_name(table, &keys::ACCESS_LOG_PATH);
+        let format = table.text(&keys::ACCESS_LOG_FORMAT).unwrap_or_default();
+        Some(AccessLog { path, format })
     }
 
     /// The CPUs that get a shard, as far as that can be told.
@@ -195,11 +210,10 @@ impl Checker<'_> {
         }
     }
 
-    fn pid_file(&mut self) {
-        let table = &self.draft.runtime;
-        if table.text(&keys::PID_FILE).is_some_and(|name| name.is_empty() || name.contains('\0')) {
-            let problem = Problem::new(table.place(&keys::PID_FILE), "that is no name of a file");
-            self.errors.push(problem.of(keys::PID_FILE.name));
+    fn file_name(&mut self, table: &Table, key: &'static Key) {
+        if table.text(key).is_some_and(|name| name.is_empty() || name.contains('\0')) {
+            let problem = Problem::new(table.place(key), "that is no name of a file");
+            self.errors.push(problem.of(key.name));
         }
     }
 

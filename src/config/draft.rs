@@ -18,6 +18,7 @@ pub(crate) struct Draft {
     pub(crate) cores: Vec<Table>,
     pub(crate) listeners: Vec<Table>,
     pub(crate) routes: Vec<Table>,
+    pub(crate) access_log: Table,
 }
 
 /// The name of the listener that there is if none is given.
@@ -39,7 +40,7 @@ impl Draft {
     }
 
     /// Takes what the environment gives: `CORELANE_RUNTIME_MODE`, `CORELANE_SHARD_BUSY_POLL`, and so on for every key of
-    /// `[runtime]` and `[shard]`. Other variables are left alone.
+    /// `[runtime]`, `[shard]` and `[access_log]`. Other variables are left alone.
     ///
     /// Returns what is wrong with them.
     pub(crate) fn take_environment(
@@ -47,7 +48,11 @@ impl Draft {
         variables: impl Iterator<Item = (String, String)>,
     ) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let sections = [(&keys::RUNTIME, &mut self.runtime), (&keys::SHARD, &mut self.shard)];
+        let sections = [
+            (&keys::RUNTIME, &mut self.runtime),
+            (&keys::SHARD, &mut self.shard),
+            (&keys::ACCESS_LOG, &mut self.access_log),
+        ];
         let mut sections =
             sections.map(|(section, table)| (variable(section.name), section, table));
         for (name, value) in variables {

@@ -26,6 +26,9 @@ pub(crate) fn effective(draft: &Draft) -> String {
     for route in &draft.routes {
         page.section(&keys::ROUTE, route, None);
     }
+    if draft.access_log != Table::default() {
+        page.section(&keys::ACCESS_LOG, &draft.access_log, None);
+    }
     page.text
 }
 

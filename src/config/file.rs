@@ -84,6 +84,9 @@ impl Reader {
         let place = match section.name {
             "runtime" => return draft.runtime = tables.into_iter().next().unwrap_or_default(),
             "shard" => return draft.shard = tables.into_iter().next().unwrap_or_default(),
+            "access_log" => {
+                return draft.access_log = tables.into_iter().next().unwrap_or_default();
+            }
             "core" => &mut draft.cores,
             "listener" => &mut draft.listeners,
             _ => &mut draft.routes,

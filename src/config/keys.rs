@@ -113,6 +113,8 @@ pub(crate) const PINS: &[&str] = &["required", "best-effort", "off"];
 pub(crate) const SYMLINK_CHOICES: &[&str] = &["none", "inside", "all"];
 /// From the least that is logged to the most.
 pub(crate) const LOG_LEVELS: &[&str] = &["error", "warning", "info"];
+pub(crate) const LOG_FORMATS: &[&str] = &["text", "json"];
+pub(crate) const ACCESS_LOG_FORMATS: &[&str] = &["common", "combined", "json"];
 const POLICIES: [&str; Policy::ALL.len()] = {
     let mut names = [""; Policy::ALL.len()];
     let mut index = 0;
@@ -153,6 +155,8 @@ keys! {
         "A file that the process number is written to, for `corelane reload`. It is removed at the end.";
     LOG = "log", Kind::Choice(LOG_LEVELS), Is(|| Value::Text("info".into())), LIVE,
         "What is logged on standard error: errors only, warnings too, or what the program does as well.";
+    LOG_FORMAT = "log_format", Kind::Choice(LOG_FORMATS), Is(|| Value::Text("text".into())), FIXED,
+        "How that is written: as lines of text, or as an object of JSON in each line.";
     DRAIN = "drain", time(ZERO, HOUR), Is(|| Value::Time(10 * SECOND)), LIVE,
         "How long open requests get to finish after a signal.";
 }
@@ -325,6 +329,14 @@ keys! {
         "The status code. After 307 and 308 clients repeat method and body.";
 }
 
+keys! {
+    ACCESS_LOG_KEYS;
+    ACCESS_LOG_PATH = "path", Kind::Text, Wrong, LIVE,
+        "The file that lines are appended to; \"-\" is standard output, \"stderr\" standard error.";
+    ACCESS_LOG_FORMAT = "format", Kind::Choice(ACCESS_LOG_FORMATS), Is(|| Value::Text("combined".into())), LIVE,
+        "How a line is written.";
+}
+
 pub(crate) static RUNTIME: Section = Section {
     name: "runtime",
     repeated: false,
@@ -431,5 +443,15 @@ pub(crate) static REDIRECT_SECTION: Section = Section {
     not_both: &[],
 };
 
+pub(crate) static ACCESS_LOG: Section = Section {
+    name: "access_log",
+    repeated: false,
+    doc: "A line for each request. Without this section there is none.",
+    keys: ACCESS_LOG_KEYS,
+    one_of: &[],
+    not_both: &[],
+};
+
 /// The sections of a file, in the order in which they are best read.
-pub(crate) static SECTIONS: [&Section; 5] = [&RUNTIME, &SHARD, &CORE, &LISTENER, &ROUTE];
+pub(crate) static SECTIONS: [&Section; 6] =
+    [&RUNTIME, &SHARD, &CORE, &LISTENER, &ROUTE, &ACCESS_LOG];

@@ -19,6 +19,12 @@ pub(crate) fn reload(running: &Draft, new: &Draft) -> Reload {
     draft.source = new.source.clone();
     take(&keys::RUNTIME, "", &mut draft.runtime, &new.runtime, &mut waiting);
     take(&keys::SHARD, "", &mut draft.shard, &new.shard, &mut waiting);
+    let has_access_log = |draft: &Draft| draft.access_log.get(&keys::ACCESS_LOG_PATH).is_some();
+    if has_access_log(&draft) == has_access_log(new) {
+        take(&keys::ACCESS_LOG, "", &mut draft.access_log, &new.access_log, &mut waiting);
+    } else {
+        waiting.push(keys::ACCESS_LOG.title());
+    }
     if draft.cores != new.cores {
         waiting.push(keys::CORE.title());
     }

@@ -4,6 +4,7 @@ use crate::error::{Error, ErrorKind};
 use crate::limits::Limits;
 use crate::shard::context;
 use crate::shard::fleet::Fleet;
+use crate::shard::surroundings::Surroundings;
 use crate::shard::{Seed, Shard};
 use crate::sync::Arc;
 use std::cell::RefCell;
@@ -33,7 +34,7 @@ use std::time::Duration;
 pub fn block_on<F: Future>(future: F) -> F::Output {
     refuse_nested();
     let limits = Limits::default();
-    let pool = crate::blocking::Pool::new(limits.blocking_threads);
+    let pool = crate::blocking::Pool::new(limits.blocking_threads, Surroundings::default());
     let fleet = Fleet::new(limits, Vec::new(), pool, None);
     /// Ends the pool of threads, also when the future panics.
     struct ClosePool(Arc<Fleet>);
@@ -70,7 +71,12 @@ pub(crate) fn try_run<F: Future>(fleet: Arc<Fleet>, future: F) -> Result<F::Outp
         Error::new(ErrorKind::Start, text).because(error)
     };
     let seed = Seed::new(fleet.limits()).map_err(refused)?;
-    let shard = Shard::new(None, seed, fleet, Arc::default());
+    let surroundings = fleet.surroundings().clone();
+    Ok(surroundings.within(|| run_on(Shard::new(None, seed, fleet, Arc::default()), future)))
+}
+
+/// Runs `future` on this shard, and closes it.
+fn run_on<F: Future>(shard: Rc<Shard>, future: F) -> F::Output {
     /// Closes the shard also when the future panics.
     struct Close(Rc<Shard>);
     impl Drop for Close {
@@ -94,7 +100,7 @@ pub(crate) fn try_run<F: Future>(fleet: Arc<Fleet>, future: F) -> Result<F::Outp
             shard.reactor.send_gathered();
             if let Poll::Ready(output) = polled {
                 drop(close);
-                return Ok(output);
+                return output;
             }
             while !shard.take_root_wake() {
                 shard.turn(None);

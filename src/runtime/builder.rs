@@ -15,6 +15,7 @@ use crate::mode::{Mode, Pin};
 use crate::shard::counters::PublishedLine;
 use crate::shard::fleet::{Fleet, Member};
 use crate::shard::shared::Shared;
+use crate::shard::surroundings::Surroundings;
 use crate::shard::{Seed, context};
 use crate::stealing::pool::Pool as StealingPool;
 use crate::sync::Arc;
@@ -49,7 +50,11 @@ pub struct Builder {
     observer: Option<watch::Observer>,
     stall_threshold: Duration,
     stall_threshold_on: HashMap<CpuId, Duration>,
+    surroundings: Option<Prepare>,
 }
+
+/// Makes what the threads have around them, given the name of threads.
+type Prepare = Arc<dyn Fn(&str) -> Result<Surroundings, Error> + Send + Sync>;
 
 impl Default for Builder {
     fn default() -> Self {
@@ -63,6 +68,7 @@ impl Default for Builder {
             observer: None,
             stall_threshold: STALL_THRESHOLD,
             stall_threshold_on: HashMap::new(),
+            surroundings: None,
         }
     }
 }
@@ -107,7 +113,7 @@ impl Builder {
         self
     }
 
-    /// Has the shards watched from a thread of its own, and `observer` told of tasks that hold a shard up and of CPUs
+    /// Has the shards watched from a thread of its own, and `observer` told of tasks that hold a shard up, of panics, and of CPUs
     /// that go offline. It runs on that thread. Without an observer there is no such thread.
     ///
     /// The observer may shut its own runtime down, or drop it; it is not called again then. A shutdown from elsewhere
@@ -130,6 +136,16 @@ impl Builder {
         self
     }
 
+    /// What all threads of the runtime are in.
+    #[cfg(feature = "tokio-context")]
+    pub(super) fn surroundings(
+        mut self,
+        prepare: impl Fn(&str) -> Result<Surroundings, Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.surroundings = Some(Arc::new(prepare));
+        self
+    }
+
     /// Starts every shard, or none.
     ///
     /// # Errors
@@ -140,7 +156,10 @@ impl Builder {
         let Placement { cpus, warnings } = self.place()?;
         let limits = &self.limits;
         // The pool remembers the CPU mask of this thread, which is not pinned by us.
-        let pool = Pool::new(limits.blocking_threads);
+        let prepare = |prepare: &Prepare| prepare(&self.thread_name);
+        let surroundings =
+            self.surroundings.as_ref().map_or(Ok(Surroundings::default()), prepare)?;
+        let pool = Pool::new(limits.blocking_threads, surroundings);
         let shared = match self.mode {
             Mode::ThreadPerCore => None,
             Mode::WorkStealing => {
@@ -391,6 +410,7 @@ impl Runtime {
         let joined = self.threads.drain(..).rev().map(thread::JoinHandle::join);
         let shards_panicked = joined.filter(Result::is_err).count();
         fleet.pool().close();
+        fleet.surroundings().end();
         ShutdownReport { tasks_dropped: fleet.cut(), shards_panicked }
     }
 }

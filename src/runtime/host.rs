@@ -7,6 +7,7 @@ use crate::id::ShardId;
 use crate::limits::Limits;
 use crate::shard::context;
 use crate::shard::fleet::{Fleet, Member};
+use crate::shard::surroundings::Surroundings;
 use crate::shard::{Seed, Shard};
 use crate::sync::Arc;
 use std::cell::Cell;
@@ -57,7 +58,7 @@ impl HostedShard {
         let seed = Seed::new(&limits).map_err(refused)?;
         let published = Arc::default();
         let member = Member { inbox: seed.inbox.clone(), published: Arc::clone(&published) };
-        let pool = crate::blocking::Pool::new(limits.blocking_threads);
+        let pool = crate::blocking::Pool::new(limits.blocking_threads, Surroundings::default());
         let fleet = Fleet::new(limits, vec![member], pool, None);
         let shard = Shard::new(Some(ShardId::new(0)), seed, fleet, published);
         Ok(HostedShard { shard, stopped: Cell::new(false) })

@@ -4,6 +4,7 @@ use super::builder::refused;
 use crate::error::Error;
 use crate::id::{CpuId, ShardId};
 use crate::mode::Pin;
+use crate::shard::counters::PublishedLine;
 use crate::shard::fleet::Fleet;
 use crate::shard::{Seed, Shard};
 use crate::stealing::pool::Pool;
@@ -75,6 +76,18 @@ pub(super) fn run(plan: Plan, tell: &mpsc::Sender<Report>, go: &mpsc::Receiver<(
     if failed {
         return;
     }
+    let surroundings = fleet.surroundings().clone();
+    surroundings.within(|| turn(id, seed, part, fleet, published, go));
+}
+
+fn turn(
+    id: ShardId,
+    seed: Seed,
+    part: Option<Part>,
+    fleet: Arc<Fleet>,
+    published: Arc<PublishedLine>,
+    go: &mpsc::Receiver<()>,
+) {
     let seat = seed.seat.clone();
     let shard = Shard::new(Some(id), seed, fleet, published);
     let turned = match part.zip(seat) {

@@ -39,6 +39,13 @@ pub enum Trouble {
         /// Which CPU.
         cpu: CpuId,
     },
+    /// Tasks, or requests in a service, have panicked. The shard goes on.
+    Panicked {
+        /// Which shard.
+        shard: ShardId,
+        /// How many since this was reported last.
+        count: u64,
+    },
 }
 
 /// Who is told.
@@ -80,6 +87,8 @@ struct Seen {
     since: Option<Instant>,
     reported: bool,
     offline: bool,
+    /// As many have been reported.
+    panics: u64,
 }
 
 impl Watch {
@@ -116,11 +125,18 @@ impl Watch {
 impl Seen {
     fn new(Watched { info, thread, threshold }: Watched) -> Seen {
         let (turns, since, cpu_time) = (0, None, None);
-        Seen { info, threshold, thread, cpu_time, turns, since, reported: false, offline: false }
+        let (reported, offline, panics) = (false, false, 0);
+        Seen { info, threshold, thread, cpu_time, turns, since, reported, offline, panics }
     }
 
     fn look(&mut self, fleet: &Fleet, now: Instant, observer: &Observer) {
-        let Some((turns, sleeps)) = fleet.progress(self.info.shard) else { return };
+        let shard = self.info.shard;
+        let panics = fleet.panics(shard);
+        if panics > self.panics {
+            let count = panics - std::mem::replace(&mut self.panics, panics);
+            observer(Trouble::Panicked { shard, count });
+        }
+        let Some((turns, sleeps)) = fleet.progress(shard) else { return };
         let Some(held) = self.held(turns, sleeps, now) else { return };
         if self.reported {
             return;
@@ -128,7 +144,7 @@ impl Seen {
         let starved = self.is_starved();
         if held >= self.threshold && !starved {
             self.reported = true;
-            observer(Trouble::Stalled { shard: self.info.shard, held });
+            observer(Trouble::Stalled { shard, held });
         }
     }
 

@@ -29,7 +29,7 @@ use std::sync::Arc;
 #[must_use = "a builder does nothing before start()"]
 pub struct Builder {
     listen: Vec<Listen>,
-    settings: Settings,
+    pub(super) settings: Settings,
     rebalance: bool,
     capacity: Capacity,
     observer: Observer,

@@ -1,6 +1,8 @@
 //! From a configuration to a runtime, a server and its routes.
 
-use super::{Builder, Listen, Routes, Server};
+use super::{
+    AccessLog, AccessLogBuilder, AccessLogFormat, AccessLogTarget, Builder, Listen, Routes, Server,
+};
 use crate::config::{Config, Core, Listener};
 use crate::id::ShardId;
 use crate::listen_addr::ListenAddr;
@@ -41,6 +43,23 @@ impl Config {
         }
         let listen = |listener| self.listen(listener, shards);
         self.listeners.iter().map(listen).fold(server, Builder::listen_with)
+    }
+
+    /// Settings of the access log that this asks for, if it does: to be started, and given to
+    /// [`Builder::access_log`](Builder::access_log).
+    pub fn access_log(&self) -> Option<AccessLogBuilder> {
+        let (target, format) = self.access_log_parts()?;
+        Some(AccessLog::builder(target).format(format))
+    }
+
+    pub(crate) fn access_log_parts(&self) -> Option<(AccessLogTarget, AccessLogFormat)> {
+        let log = self.access_log.as_ref()?;
+        let format = match log.format.as_str() {
+            "common" => AccessLogFormat::Common,
+            "json" => AccessLogFormat::Json,
+            _ => AccessLogFormat::Combined,
+        };
+        Some((AccessLogTarget::from_path(&log.path), format))
     }
 
     /// What the requests get that this server is asked.

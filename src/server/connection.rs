@@ -1,6 +1,7 @@
 //! One connection: from accept to close, or to another shard, as one task.
 
 use super::Body;
+use super::access_log::{ConnectionLog, Logging};
 use super::arrival::{Arrival, Past};
 use super::guard::{Answer, Call, Guarded};
 use super::preliminary::Present;
@@ -52,22 +53,26 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
 {
-    let Arrival { stream, read, limits, past, speaks, .. } = arrival;
+    let Arrival { stream, read, info, limits, past, speaks, .. } = arrival;
     let probe = Probe::of(past.requests, !read.is_empty());
     let probe = Arc::new(probe.sending_files(limits.send_files && I::SENDS_FILES));
     let speaks = speaks.after(&read);
     let transport = Transport::new(stream, read, speaks == Speaks::Either, probe.clone());
     let moves = moves(&probe);
-    let guarded = Guarded { service, probe: probe.clone(), limits: limits.clone() };
+    let log = settings.access_log.as_ref().map(|log| ConnectionLog::new(log, &info.peer));
+    let logging = Logging::new(log.as_ref(), &probe);
+    let guarded = Guarded { service, probe: probe.clone(), limits: limits.clone(), log };
     let http = Some(Http::new(transport, guarded, settings, executor, speaks));
     let open = Open::new(roster.clone(), limits, past.began);
-    Connection { http, probe, open, ends: false, moves }
+    Connection { http, logging, probe, open, ends: false, moves }
 }
 
 /// hyper's connection, which ends early when the shard drains or the client is late, and may move.
 pub(super) struct Connection<H, M> {
     /// None when it is over.
     http: Option<H>,
+    /// After that, so that it knows what has become of it.
+    logging: Logging,
     probe: Arc<Probe>,
     open: Open,
     /// It was told to end.
@@ -87,6 +92,7 @@ where
     /// Somebody has said something of it. Ready: it is over, here.
     #[cold]
     fn attend(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.logging.settle();
         let Some(http) = &mut self.http else { return Poll::Ready(()) };
         match self.probe.end_wanted() {
             None => {}

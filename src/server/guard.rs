@@ -1,6 +1,7 @@
 //! The service as hyper sees it: every request is looked at before the service is asked, bounded in time while it works, and
 //! noted in the probe; a panic costs one answer, not the connection's neighbours.
 
+use super::access_log::{ConnectionLog, Record};
 use super::body::{Body, Failure, Fate};
 use super::direct::send_directly;
 use super::probe::{End, Probe};
@@ -27,6 +28,7 @@ pub(super) struct Guarded<S> {
     pub(super) service: S,
     pub(super) probe: Arc<Probe>,
     pub(super) limits: Arc<ConnectionLimits>,
+    pub(super) log: Option<Arc<ConnectionLog>>,
 }
 
 /// It is never pinned by itself, and hands out no pinned reference to what it holds.
@@ -35,7 +37,7 @@ impl<S> Unpin for Guarded<S> {}
 impl<S, B> Service<Request<Incoming>> for Guarded<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
-    B: 'static,
+    B: hyper::body::Body + 'static,
 {
     type Response = Response<Answer<B>>;
     type Error = S::Error;
@@ -43,9 +45,10 @@ where
 
     #[inline]
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let Guarded { service, probe, limits } = self;
+        let Guarded { service, probe, limits, log } = self;
         let number = probe.begin(!request.body().is_end_stream());
-        let ended = Ended(probe.clone());
+        let record = log.as_ref().map(|log| log.begin(&request, probe));
+        let ended = Ended::new(probe, record);
         let is_last = number >= limits.max_requests;
         if is_last && probe.is_multiplexed() {
             probe.must_end(End::Gracefully);
@@ -127,7 +130,7 @@ pin_project_lite::pin_project! {
 impl<F, B, E> Future for Call<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: 'static,
+    B: hyper::body::Body + 'static,
 {
     type Output = Result<Response<Answer<B>>, E>;
 
@@ -138,17 +141,21 @@ where
             None => this.refusal.expect("one of them is there"),
             Some(mut call) => match caught(|| call.as_mut().poll(context)) {
                 Some(Poll::Ready(Ok(response))) => {
-                    let ended = this.ended.take().expect("it is ready once");
+                    let mut ended = this.ended.take().expect("it is ready once");
+                    if let Some(record) = ended.record() {
+                        record.answer(&response);
+                    }
                     if *this.tunnels && response.status().is_success() {
-                        ended.0.open();
+                        ended.probe().open();
                     }
                     let answer = |mut body| {
-                        if let Some(outgoing) = ended.0.outgoing()
-                            && !ended.0.is_multiplexed()
+                        let probe = ended.probe();
+                        if let Some(outgoing) = probe.outgoing()
+                            && !probe.is_multiplexed()
                         {
                             send_directly(&mut body, outgoing);
                         }
-                        Answer { body: Some(body), offered: false, ended }
+                        Answer { body: Some(body), ended }
                     };
                     let mut response = response.map(answer);
                     // What is upgraded has no next request.
@@ -175,8 +182,9 @@ where
         };
         // What it holds is let go of now, not when the answer has been sent.
         caught(|| this.call.set(None));
-        let ended = this.ended.take().expect("it is ready once");
-        let mut response = Response::new(Answer { body: None, offered: false, ended });
+        let mut ended = this.ended.take().expect("it is ready once");
+        ended.record().into_iter().for_each(|record| record.refuse(refusal.status));
+        let mut response = Response::new(Answer { body: None, ended });
         *response.status_mut() = refusal.status;
         let reason = ReasonPhrase::from_static(refusal.reason.as_bytes());
         response.extensions_mut().insert(reason);
@@ -193,12 +201,77 @@ fn close_after<B>(response: &mut Response<B>) {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
-/// Counts a request when it is done with.
-struct Ended(Arc<Probe>);
+/// Counts a request when it is done with, and has it logged.
+///
+/// Without a log it takes no more room than the two words of the other case: what moves through hyper is to stay small.
+enum Ended {
+    /// `offered`: the answer has given something and was not asked for more.
+    Plain {
+        probe: Arc<Probe>,
+        offered: bool,
+    },
+    Logged {
+        record: Box<Record>,
+        offered: bool,
+    },
+}
+
+impl Ended {
+    #[inline(always)]
+    fn new(probe: &Arc<Probe>, record: Option<Box<Record>>) -> Ended {
+        match record {
+            None => Ended::Plain { probe: probe.clone(), offered: false },
+            Some(record) => Ended::Logged { record, offered: false },
+        }
+    }
+
+    #[inline(always)]
+    fn probe(&self) -> &Probe {
+        match self {
+            Ended::Plain { probe, .. } => probe,
+            Ended::Logged { record, .. } => record.probe(),
+        }
+    }
+
+    #[inline(always)]
+    fn record(&mut self) -> Option<&mut Record> {
+        match self {
+            Ended::Plain { .. } => None,
+            Ended::Logged { record, .. } => Some(record),
+        }
+    }
+
+    #[inline(always)]
+    fn is_offered(&mut self) -> &mut bool {
+        match self {
+            Ended::Plain { offered, .. } | Ended::Logged { offered, .. } => offered,
+        }
+    }
+
+    /// The answer has given something.
+    #[inline(always)]
+    fn offer(&mut self) {
+        *self.is_offered() = true;
+        self.probe().offer();
+    }
+
+    /// The answer is asked for more, or is no more.
+    #[inline(always)]
+    fn unoffer(&mut self) {
+        if std::mem::take(self.is_offered()) {
+            self.probe().unoffer();
+        }
+    }
+}
 
 impl Drop for Ended {
+    #[inline]
     fn drop(&mut self) {
-        self.0.end();
+        self.unoffer();
+        match self {
+            Ended::Plain { probe, .. } => probe.end(),
+            Ended::Logged { record, .. } => record.end(),
+        }
     }
 }
 
@@ -208,17 +281,7 @@ pin_project_lite::pin_project! {
         // None: it is empty.
         #[pin]
         body: Option<B>,
-        // It has given something and was not asked for more.
-        offered: bool,
         ended: Ended,
-    }
-
-    impl<B> PinnedDrop for Answer<B> {
-        fn drop(this: Pin<&mut Self>) {
-            if this.offered {
-                this.ended.0.unoffer();
-            }
-        }
     }
 }
 
@@ -232,14 +295,18 @@ impl<B: hyper::body::Body> hyper::body::Body for Answer<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
-        if std::mem::take(this.offered) {
-            this.ended.0.unoffer();
-        }
-        let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
-        let frame = body.poll_frame(context);
+        this.ended.unoffer();
+        let Some(mut body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
+        let frame = body.as_mut().poll_frame(context);
         if matches!(frame, Poll::Ready(Some(Ok(_)))) {
-            *this.offered = true;
-            this.ended.0.offer();
+            this.ended.offer();
+        }
+        if let (Some(record), Poll::Ready(given)) = (this.ended.record(), &frame) {
+            match given {
+                None => record.take(None, &*body),
+                Some(Ok(frame)) => record.take(Some(frame), &*body),
+                Some(Err(_)) => {}
+            }
         }
         frame
     }

@@ -50,6 +50,8 @@ const PREFACE: u32 = 1;
 const MOVE: u32 = 2;
 /// Its time is over, in one of the ways of [`End`].
 const END: u32 = 4;
+/// Answers wait until it is known that they were sent, to be logged.
+const SETTLE: u32 = 1 << 16;
 /// The gravest first.
 const ENDS: [End; 3] = [End::Reset, End::Cut, End::Gracefully];
 
@@ -225,6 +227,21 @@ impl Probe {
             && !self.has_body.load(Ordering::Relaxed)
             && !self.unflushed.load(Ordering::Relaxed)
             && !self.closes.load(Ordering::Relaxed)
+    }
+
+    /// Something was written since the last flush.
+    pub(super) fn is_unflushed(&self) -> bool {
+        self.unflushed.load(Ordering::Relaxed)
+    }
+
+    /// Has the connection look whether what was written has been sent.
+    pub(super) fn must_settle(&self) {
+        self.attention.fetch_or(SETTLE, Ordering::Relaxed);
+    }
+
+    /// It has been, and the connection has looked.
+    pub(super) fn has_settled(&self) {
+        self.attention.fetch_and(!SETTLE, Ordering::Relaxed);
     }
 
     /// Whether there is something that the connection must look at.

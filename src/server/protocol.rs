@@ -1,6 +1,7 @@
 //! hyper's connection, in the version of HTTP that the client speaks: HTTP/1 until the first bytes are those of HTTP/2.
 
 use super::Body;
+use super::access_log::AccessLog;
 use super::guard::{Answer, Call, Guarded};
 use super::transport::{PREFACE, Stream, Transport};
 use crate::http::Timer;
@@ -19,6 +20,7 @@ use std::task::{Context, Poll};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
     pub(super) vectored_writes: bool,
+    pub(super) access_log: Option<AccessLog>,
 }
 
 /// What a client may begin with.

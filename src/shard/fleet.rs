@@ -6,6 +6,7 @@ use super::Shard;
 use super::context::with_current;
 use super::counters::{PublishedLine, ShardStats};
 use super::shared::Shared;
+use super::surroundings::Surroundings;
 use crate::blocking::Pool;
 use crate::id::{ShardId, TaskId};
 use crate::limits::Limits;
@@ -163,6 +164,16 @@ impl Fleet {
             member.published.read().turns,
             member.inbox.is_home_asleep() || member.inbox.is_closed(),
         ))
+    }
+
+    /// Panics of tasks that a shard has published.
+    pub(crate) fn panics(&self, shard: ShardId) -> u64 {
+        self.members.get(shard.index()).map_or(0, |member| member.published.read().panics)
+    }
+
+    /// What its threads have around them.
+    pub(crate) fn surroundings(&self) -> &Surroundings {
+        self.pool.surroundings()
     }
 
     /// The counts of every shard, in order.

@@ -39,6 +39,10 @@ mod tasks;
 mod threads;
 mod tidy;
 mod timers;
+#[cfg(all(feature = "tokio-context", feature = "tower"))]
+mod tokio_context;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod turns;
 mod wakers;
 mod watched;

@@ -6,6 +6,9 @@
 //! that needs a tool or a privilege which is not there says so on standard error, past the test harness.
 
 pub(crate) mod accept;
+mod access_log;
+#[cfg(feature = "tower")]
+mod axum;
 mod bodies;
 mod cases;
 pub(crate) mod client;

@@ -34,7 +34,19 @@ const FLOORS: &[(u8, &[&str])] = &[
     (2, &["park.rs", "task/", "mesh/"]),
     (3, &["reactor/", "shard/", "stealing/", "blocking.rs"]),
     (4, &["net/", "time/", "signal.rs", "http/", "task/coop.rs", "runtime/spawn.rs"]),
-    (5, &["runtime/", "server/", "services/", "proxy/", "admin/", "task.rs", "task/join_set.rs"]),
+    (
+        5,
+        &[
+            "runtime/",
+            "server/",
+            "services/",
+            "tracing.rs",
+            "proxy/",
+            "admin/",
+            "task.rs",
+            "task/join_set.rs",
+        ],
+    ),
     (6, &["cli/", "main.rs", "lib.rs", "models/"]),
 ];
 
@@ -57,9 +69,21 @@ const NAMES: &[(&str, &[&str])] = &[
     ("core::sync::atomic", &["sync/"]),
     ("clap", &["cli/", "main.rs"]),
     ("hyper", &["http/", "server/", "services/", "proxy/", "admin/", "cli/", "tls/"]),
-    ("tokio", &["net/", "http/", "server/secure.rs", "stealing/", "cli/", "tls/"]),
+    (
+        "tokio",
+        &[
+            "net/",
+            "http/",
+            "server/secure.rs",
+            "stealing/",
+            "cli/",
+            "tls/",
+            "runtime/tokio_context.rs",
+        ],
+    ),
     ("tokio_rustls", &["tls/"]),
     ("webpki", &["tls/"]),
+    ("tower_service", &["server/tower.rs"]),
 ];
 
 /// Pieces of code that only some files may contain.

@@ -18,9 +18,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// RFC 9113, 3.4: what a client begins with; its settings are the defaults.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// RFC 9113, 6.2 and RFC 7541, appendix A: `GET http://test/` on stream 1, complete.
-const HEADERS: &[u8] = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x01\x04test";
+pub(super) const HEADERS: &[u8] = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x01\x04test";
 const SHORT: Duration = Duration::from_millis(150);
 
 /// Says which version it was asked in, and sends the body back.

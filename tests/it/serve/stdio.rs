@@ -105,3 +105,18 @@ fn what_was_said_while_nobody_read_comes_when_somebody_does() {
     drop(open);
     program.exits_with(0);
 }
+
+#[test]
+fn the_log_may_be_objects_of_json() {
+    let mut program = Serve::new(&["--log-format", "json"]).start();
+    program.signal(libc::SIGTERM);
+    program.exits_with(0);
+    let lines = program.err.all();
+    assert!(!lines.is_empty());
+    for line in &lines {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert!(line["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{line}");
+        assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
+    }
+    assert!(lines[0].contains("draining for at most 10 s"), "{lines:?}");
+}
