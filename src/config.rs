@@ -7,17 +7,19 @@
 //! - [`draft`]: the file form: what was given, and where
 //! - [`file`]: from TOML to a draft
 //! - [`build`]: from a program to a draft
-//! - [`check`]: from a draft to a [`Config`], the checked form; its `listeners` and their `tls` by themselves
+//! - [`check`]: from a draft to a [`Config`], the checked form; its `listeners`, their `tls` and its `routes` by themselves
+//! - [`content`]: what stands in a file
 //! - [`problem`]: what is wrong, and how that is shown
 //! - [`effective`]: every value that holds, and where it comes from
 //! - [`reload`]: what of a new draft can be taken over while the program runs
 //!
-//! Plain data, but for two questions to the system that are asked in this file: what stands in a file, and which CPUs may be
-//! used. What is made of a configuration (a runtime, listeners, routes) is made on the floors above.
+//! Plain data, but for questions to the system: what stands in a file that is read or named, whether a directory that is named can
+//! be opened, and which CPUs may be used. What is made of a configuration (a runtime, listeners, routes) is made on the floors above.
 
 pub(crate) mod address;
 mod build;
 mod check;
+mod content;
 mod draft;
 mod effective;
 mod file;
@@ -34,15 +36,20 @@ pub use problem::ConfigError;
 pub(crate) use problem::{Place, Problem, Source};
 pub(crate) use reload::reload;
 
+use content::Unread;
+
 use crate::balance::Policy;
 use crate::id::CpuId;
 use crate::limits::{ConnectionLimits, Limits, WhenFull};
 use crate::listen_addr::ListenAddr;
 use crate::mode::{Mode, Pin};
+use crate::services::target::Template;
+use crate::sync::Arc;
 use crate::sys::cpus::{self, Usable};
+use crate::sys::directory::{Directory, Symlinks};
 use crate::tls::{self, Tls};
 use crate::topology::Cores;
-use std::io::Read;
+use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -165,7 +172,25 @@ pub(crate) struct Route {
     pub(crate) host: Option<String>,
     /// With a `*` at its end, every path that begins so.
     pub(crate) path: String,
-    pub(crate) respond: Respond,
+    pub(crate) action: Action,
+}
+
+impl Route {
+    /// Whether requests of a listener may get files by it.
+    pub(crate) fn has_files_of(&self, listener: &str) -> bool {
+        let is_its = self.listener.as_deref().is_none_or(|name| name == listener);
+        is_its && matches!(self.action, Action::Files(_))
+    }
+}
+
+/// What is done with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Respond(Respond),
+    Files(FilesOf),
+    Redirect(RedirectTo),
+    Health,
+    Ready,
 }
 
 /// A fixed response.
@@ -173,7 +198,28 @@ pub(crate) struct Route {
 pub(crate) struct Respond {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: String,
+    pub(crate) body: Bytes,
+    /// If the headers do not say it.
+    pub(crate) content_type: &'static str,
+}
+
+/// The files below a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FilesOf {
+    /// Open since it was checked.
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) index: String,
+    pub(crate) precompressed: bool,
+    pub(crate) symlinks: Symlinks,
+    pub(crate) dotfiles: bool,
+    pub(crate) cache_control: Option<String>,
+}
+
+/// Where clients are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RedirectTo {
+    pub(crate) to: Template,
+    pub(crate) status: u16,
 }
 
 /// Longest file that is read: a configuration of thousands of routes fits.
@@ -203,7 +249,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it, with line and column. See [`ConfigError`].
     pub fn from_toml_str(text: &str) -> Result<Config, ConfigError> {
-        Config::from_source(Source { name: String::new(), text: text.to_owned() })
+        Config::from_source(Source { text: text.to_owned(), ..Source::default() })
     }
 
     /// Reads a configuration from a file.
@@ -289,39 +335,30 @@ impl Draft {
 /// The text of a file, or why it cannot be had.
 pub(crate) fn read_file(path: &Path) -> Result<Source, ConfigError> {
     let name = path.display().to_string();
+    let directory = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let directory = directory.parent().unwrap_or(Path::new("")).to_owned();
     let wrong = |source: Source, place, message: String| {
         Err(ConfigError::new(source, vec![Problem::new(place, message)]))
     };
     let nothing = |message| {
-        wrong(Source { name: name.clone(), text: String::new() }, Place::Nowhere, message)
+        wrong(Source { name: name.clone(), ..Source::default() }, Place::Nowhere, message)
     };
-    let metadata = match std::fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) => return nothing(format!("cannot be read: {error}")),
+    let bytes = match content::read(path, FILE_MAX) {
+        Ok(bytes) => bytes,
+        Err(Unread::Failed(why)) => return nothing(why),
+        Err(Unread::TooLong) => {
+            return nothing(format!(
+                "has more than {} MiB, which no configuration needs",
+                FILE_MAX >> 20
+            ));
+        }
     };
-    // Opening a FIFO would wait for a writer; reading a device may never end.
-    if !metadata.is_file() {
-        let what = if metadata.is_dir() { "a directory" } else { "no regular file" };
-        return nothing(format!("cannot be read: it is {what}"));
-    }
-    let mut bytes = Vec::new();
-    let read =
-        std::fs::File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        return nothing(format!("cannot be read: {error}"));
-    }
-    if bytes.len() as u64 > FILE_MAX {
-        return nothing(format!(
-            "has more than {} MiB, which no configuration needs",
-            FILE_MAX >> 20
-        ));
-    }
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(Source { name, text }),
+        Ok(text) => Ok(Source { name, text, directory }),
         Err(error) => {
             let good = error.utf8_error().valid_up_to();
             let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-            let source = Source { name, text };
+            let source = Source { name, text, directory };
             wrong(
                 source,
                 Place::File(good..good + 1),

@@ -20,10 +20,13 @@
 
 mod executor;
 mod io;
+#[cfg(feature = "server")]
+mod outgoing;
 mod timer;
 
 pub use executor::Executor;
-pub use io::{Io, Transport};
 #[cfg(feature = "server")]
-pub(crate) use io::{poll_read_if, reset_at_close};
+pub(crate) use io::reset_at_close;
+pub use io::{Io, Transport};
+pub(crate) use outgoing::{Outgoing, Stretch, stands_in};
 pub use timer::Timer;

@@ -64,6 +64,8 @@ pub mod net;
 mod runtime;
 #[cfg(all(feature = "server", not(loom)))]
 pub mod server;
+#[cfg(all(feature = "files", not(loom)))]
+pub mod services;
 #[cfg(not(loom))]
 mod shard;
 #[cfg(all(feature = "signal", not(loom)))]

@@ -113,6 +113,10 @@ pub(crate) const STALL_THRESHOLD: Duration = Duration::from_millis(25);
 /// Bytes of small writes that one connection may gather before they are sent at once.
 pub(crate) const GATHER_BYTES: usize = 64 * 1024;
 
+/// Bytes of a file that a response has in memory. What one stream of HTTP/2 may have waiting is as much.
+#[cfg(feature = "server")]
+pub(crate) const FILE_PIECE_BYTES: usize = 64 * 1024;
+
 /// A write of at least this size is not worth a copy: it goes to the socket straight away.
 pub(crate) const GATHER_COPY_MAX: usize = 16 * 1024;
 

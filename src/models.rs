@@ -178,6 +178,9 @@ impl Shard {
     }
 
     fn read_inbox(&self) -> bool {
+        if self.inbox().is_empty() {
+            return false;
+        }
         let woken = self.home.take_foreign();
         let (notices, calls) = (self.notices.get(), self.calls.get());
         while let Some(notice) = self.inbox().take_notice() {

@@ -38,6 +38,7 @@ mod capacity;
 mod configured;
 mod connection;
 mod crew;
+mod direct;
 mod event;
 mod guard;
 mod late;

@@ -38,8 +38,6 @@ use timers::Timers;
 pub(crate) struct Shard {
     /// None for the thread of a `block_on`, which is a shard for as long as that runs.
     id: Option<ShardId>,
-    /// The inbox's, here where every socket operation looks at it.
-    uid: u64,
     fleet: Arc<Fleet>,
     home: Home,
     pub(crate) reactor: Reactor,
@@ -126,12 +124,11 @@ impl Shard {
     ) -> Rc<Shard> {
         let now = crate::time::clock::now();
         let Seed { limits, poll, inbox, shared, .. } = seed;
-        let first_task = fleet::first_task(inbox.uid());
+        let uid = inbox.uid();
         Rc::new(Shard {
             id,
-            uid: u64::from(inbox.uid()),
-            home: Home::new(inbox, first_task),
-            reactor: Reactor::new(poll),
+            home: Home::new(inbox, fleet::first_task(uid)),
+            reactor: Reactor::new(poll, uid),
             timers: Timers::new(now),
             shared,
             counters: Counters::default(),
@@ -183,9 +180,8 @@ impl Shard {
     }
 
     /// See `Inbox::uid`.
-    #[inline(always)]
-    pub(crate) fn uid(&self) -> u64 {
-        self.uid
+    pub(crate) fn uid(&self) -> u32 {
+        self.inbox().uid()
     }
 
     /// See the field.

@@ -3,15 +3,19 @@
 pub(crate) mod affinity;
 pub(crate) mod bytes;
 pub(crate) mod cpus;
+#[cfg(feature = "files")]
+pub(crate) mod directory;
 pub(crate) mod errno;
 pub(crate) mod fifo;
-#[cfg(feature = "compare")]
+#[cfg(feature = "server")]
 pub(crate) mod files;
-#[cfg(feature = "cli")]
-#[cfg_attr(not(feature = "compare"), allow(dead_code, reason = "comparing starts processes"))]
 #[cfg(feature = "server")]
 pub(crate) mod handed;
+#[cfg(feature = "cli")]
+#[cfg_attr(not(feature = "compare"), allow(dead_code, reason = "comparing starts processes"))]
 pub(crate) mod process;
+#[cfg(feature = "server")]
+pub(crate) mod send_file;
 pub(crate) mod socket;
 #[cfg(feature = "server")]
 pub(crate) mod socket_file;

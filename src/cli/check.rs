@@ -114,6 +114,10 @@ fn schema_of(section: &Section) -> Json {
         let alternatives = section.one_of.iter().map(|key| json!({ "required": [key.name] }));
         schema["oneOf"] = alternatives.collect();
     }
+    if !section.not_both.is_empty() {
+        let names: Vec<&str> = section.not_both.iter().map(|key| key.name).collect();
+        schema["not"] = json!({ "required": names });
+    }
     schema
 }
 
@@ -125,7 +129,16 @@ fn schema_of_key(key: &Key) -> Json {
         Kind::Time { .. } => json!({ "type": "string", "pattern": "^[0-9]+ *(us|ms|s|m|h|d)$" }),
         Kind::Choice(words) => json!({ "type": "string", "enum": words }),
         Kind::Flag => json!({ "type": "boolean" }),
-        Kind::Text | Kind::Address | Kind::SocketPath | Kind::Host => json!({ "type": "string" }),
+        Kind::Text
+        | Kind::Address
+        | Kind::SocketPath
+        | Kind::FilePath
+        | Kind::FileName
+        | Kind::FieldValue
+        | Kind::Target
+        | Kind::Host => json!({ "type": "string" }),
+        Kind::OneOf(numbers) => json!({ "type": "integer", "enum": numbers }),
+        Kind::Yes => json!({ "const": true }),
         Kind::FileMode => json!({ "type": "string", "pattern": "^0?[0-7]{3}$" }),
         Kind::Name => json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$" }),
         Kind::Names => json!({ "type": "array", "items": { "type": "string" } }),

@@ -9,6 +9,7 @@ use crate::balance::Policy;
 use crate::id::CpuId;
 use crate::limits::WhenFull;
 use crate::mode::{Mode, Pin};
+use crate::sys::directory::Symlinks;
 use crate::topology::Cores;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -353,14 +354,95 @@ impl RouteConfig {
         self
     }
 
-    /// The status code of the response.
-    pub fn status(self, status: u16) -> Self {
-        self.respond(&keys::STATUS, Value::Count(status.into()))
+    /// Those requests are answered as [`services::Health`](crate::services::Health) does.
+    pub fn health(self) -> Self {
+        self.instead(&keys::HEALTH, Value::Flag(true))
+    }
+
+    /// Those requests are answered as [`services::Ready`](crate::services::Ready) does.
+    pub fn ready(self) -> Self {
+        self.instead(&keys::READY, Value::Flag(true))
+    }
+
+    /// Those requests get the files below a directory, as [`services::Files`](crate::services::Files) does; a relative name begins at
+    /// the working directory. The path is the beginning of one, such as `/static/*`.
+    pub fn files(self, dir: impl Into<String>) -> Self {
+        let mut files = Table::default();
+        files.set(&keys::DIR, Value::Text(dir.into()), Origin::Code);
+        self.instead(&keys::FILES, Value::Table(files))
+    }
+
+    /// The file that stands for its directory, or an empty name.
+    pub fn index(self, index: impl Into<String>) -> Self {
+        self.of_files(&keys::INDEX, Value::Text(index.into()))
+    }
+
+    /// Whether clients get compressed forms of the files that are there.
+    pub fn precompressed(self, precompressed: bool) -> Self {
+        self.of_files(&keys::PRECOMPRESSED, Value::Flag(precompressed))
+    }
+
+    /// Which symbolic links are followed.
+    pub fn symlinks(self, symlinks: Symlinks) -> Self {
+        let choice = match symlinks {
+            Symlinks::None => "none",
+            Symlinks::Inside => "inside",
+            Symlinks::All => "all",
+        };
+        self.of_files(&keys::SYMLINKS, Value::Text(choice.into()))
+    }
+
+    /// Whether names that begin with a dot are served.
+    pub fn dotfiles(self, dotfiles: bool) -> Self {
+        self.of_files(&keys::DOTFILES, Value::Flag(dotfiles))
+    }
+
+    /// The field `Cache-Control` of the files.
+    pub fn cache_control(self, value: impl Into<String>) -> Self {
+        self.of_files(&keys::CACHE_CONTROL, Value::Text(value.into()))
+    }
+
+    fn of_files(mut self, key: &Key, value: Value) -> Self {
+        let mut files = self.0.table(&keys::FILES).unwrap_or_default();
+        files.set(key, value, Origin::Code);
+        self.0.set(&keys::FILES, Value::Table(files), Origin::Code);
+        self
+    }
+
+    /// Those requests are sent to another target, as [`services::Redirect`](crate::services::Redirect) does, with status 308.
+    pub fn redirect(self, to: impl Into<String>) -> Self {
+        let mut redirect = Table::default();
+        redirect.set(&keys::TO, Value::Text(to.into()), Origin::Code);
+        self.instead(&keys::REDIRECT, Value::Table(redirect))
+    }
+
+    /// Of everything that a route can do it does this.
+    fn instead(mut self, action: &'static Key, value: Value) -> Self {
+        keys::ROUTE.one_of.iter().for_each(|key| self.0.unset(key));
+        self.0.set(action, value, Origin::Code);
+        self
+    }
+
+    /// The status code of the response, or of the redirect.
+    pub fn status(mut self, status: u16) -> Self {
+        let status = Value::Count(status.into());
+        let Some(mut redirect) = self.0.table(&keys::REDIRECT) else {
+            return self.respond(&keys::STATUS, status);
+        };
+        redirect.set(&keys::REDIRECT_STATUS, status, Origin::Code);
+        self.0.set(&keys::REDIRECT, Value::Table(redirect), Origin::Code);
+        self
     }
 
     /// The body of the response.
     pub fn body(self, body: impl Into<String>) -> Self {
         self.respond(&keys::BODY, Value::Text(body.into()))
+    }
+
+    /// A file whose content is the body of the response, read when the configuration is built; a relative name begins at the
+    /// working directory.
+    pub fn body_file(self, file: impl Into<String>) -> Self {
+        self.respond(&keys::BODY_FILE, Value::Text(file.into()))
     }
 
     /// The header fields of the response.

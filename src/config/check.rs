@@ -3,13 +3,14 @@
 //! Goes on after what is wrong, so that everything is said at once. What the machine has is passed in.
 
 mod listeners;
+mod routes;
 mod tls;
 
 use super::draft::Draft;
 use super::keys::{self, Key};
 use super::problem::{Place, Problem, closest};
 use super::value::{Name, Table};
-use super::{AccessLog, Config, Core, Listener, LogLevel, Respond, Route, Shard};
+use super::{AccessLog, Config, Core, Listener, LogLevel, Shard};
 use crate::id::CpuId;
 use crate::limits::{Limits, WhenFull};
 use crate::mode::{Mode, Pin};
@@ -56,7 +57,7 @@ impl Checker<'_> {
         let cores = runtime.cores(&keys::CORES).unwrap_or_default();
         let blocking_threads = number(runtime, &keys::BLOCKING_THREADS);
         let shard = shard(&draft.shard, None, blocking_threads);
-        let listeners = self.listeners();
+        let mut listeners = self.listeners();
         let names: Vec<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
         let on = self.placement(&cores, usable);
         let core = self.cores(&names, on.as_deref(), usable, blocking_threads);
@@ -66,6 +67,10 @@ impl Checker<'_> {
         }
         self.file_name(runtime, &keys::PID_FILE);
         let routes = self.routes(&names);
+        for listener in &mut listeners {
+            listener.limits.send_files =
+                routes.iter().any(|route| route.has_files_of(&listener.name));
+        }
         Config {
             mode,
             cores,
@@ -227,56 +232,6 @@ impl Checker<'_> {
         }
     }
 
-    fn routes(&mut self, names: &[&str]) -> Vec<Route> {
-        let draft = self.draft;
-        let (mut seen, mut routes) = (First::default(), Vec::new());
-        for table in &draft.routes {
-            let listener = table.text(&keys::ROUTE_LISTENER);
-            if let Some(name) = &listener {
-                self.known_listener(
-                    &keys::ROUTE_LISTENER,
-                    name,
-                    table.place(&keys::ROUTE_LISTENER),
-                    names,
-                );
-            }
-            let path = table.text(&keys::PATH);
-            if path.is_none() {
-                self.needed(table, &keys::PATH, "path = \"/\"");
-            }
-            let Some(respond) = table.table(&keys::RESPOND) else {
-                self.needed(table, &keys::RESPOND, "respond = { body = \"Hello\" }");
-                continue;
-            };
-            let Some(path) = path else { continue };
-            let host = table.text(&keys::HOST);
-            let place = table.place(&keys::PATH);
-            if let Some(first) = seen.again((listener.clone(), host.clone(), path.clone()), &place)
-            {
-                self.twice(
-                    place,
-                    &format!("\"{path}\" has a route, of the same listener and host"),
-                    first,
-                );
-            }
-            let respond = self.respond(&respond);
-            routes.push(Route { listener, host, path, respond });
-        }
-        routes
-    }
-
-    fn respond(&mut self, table: &Table) -> Respond {
-        let status = number(table, &keys::STATUS) as u16;
-        let headers = table.fields(&keys::HEADERS).unwrap_or_default();
-        let body = table.text(&keys::BODY).unwrap_or_default();
-        // RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5.
-        if matches!(status, 204 | 205 | 304) && !body.is_empty() {
-            let message = format!("a response of status {status} has no body");
-            self.errors.push(Problem::new(table.place(&keys::BODY), message).of(keys::BODY.name));
-        }
-        Respond { status, headers, body }
-    }
-
     /// Says that a key is missing, unless it is there and was refused.
     fn needed(&mut self, table: &Table, key: &Key, example: &str) {
         if !table.has_refused(key) {
@@ -403,7 +358,8 @@ mod tests {
     }
 
     fn checked(text: &str, usable: &Usable) -> (Vec<String>, Vec<String>) {
-        let (draft, problems) = Draft::from_source(Source { name: "f".into(), text: text.into() });
+        let (draft, problems) =
+            Draft::from_source(Source { name: "f".into(), text: text.into(), ..Source::default() });
         assert!(problems.is_empty(), "{problems:?}");
         let Checked { errors, warnings, .. } = check(&draft, Some(usable));
         let texts = |problems: &[Problem]| {

@@ -37,15 +37,20 @@ struct Page<'a> {
     text: String,
 }
 
-/// Whether the key means nothing beside what the table has: on the other kind of socket, or without authorities. Its default
-/// would be refused if it were read again.
-fn means_nothing(key: &Key, table: &Table) -> bool {
+/// Whether the key means nothing beside what the table has: another that excludes it, a socket of another kind, or no authorities. Its
+/// default would be refused if it were read again.
+fn means_nothing(section: &Section, key: &Key, table: &Table) -> bool {
     if std::ptr::eq(key, &keys::CLIENT_CERTIFICATES) {
         return table.get(&keys::CLIENT_AUTHORITIES).is_none();
     }
     let is_one_of = |keys: &[&Key]| keys.iter().any(|&other| std::ptr::eq(other, key));
-    if is_one_of(keys::LISTENER.one_of) {
-        return table.get(key).is_none();
+    let is_out_by = |keys: &[&Key]| {
+        is_one_of(keys)
+            && table.get(key).is_none()
+            && keys.iter().any(|other| table.get(other).is_some())
+    };
+    if is_out_by(section.one_of) || is_out_by(section.not_both) {
+        return true;
     }
     let has = |key| table.get(key).is_some();
     (is_one_of(keys::TCP_ONLY) && !has(&keys::ADDRESS))
@@ -58,7 +63,7 @@ impl Page<'_> {
         let space = if self.text.is_empty() { "" } else { "\n" };
         let _ = writeln!(self.text, "{space}{}", section.title());
         let mut tables = Vec::new();
-        for key in section.keys.iter().filter(|key| !means_nothing(key, table)) {
+        for key in section.keys.iter().filter(|key| !means_nothing(section, key, table)) {
             match (&key.kind, table.get(key).or_else(|| else_from?.get(key))) {
                 (Kind::Table(section), Some(Set { value: Value::Table(inner), .. })) => {
                     tables.push((section, inner))

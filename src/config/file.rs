@@ -9,6 +9,7 @@ use super::problem::{Place, Problem, Source, closest};
 use super::value::{Origin, Table, Value};
 use std::borrow::Cow;
 use std::ops::Range;
+use std::path::PathBuf;
 use toml::Spanned;
 use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 
@@ -18,7 +19,7 @@ type Entry<'a> = (&'a Spanned<Cow<'a, str>>, &'a Spanned<DeValue<'a>>);
 pub(crate) fn read(source: Source) -> (Draft, Vec<Problem>) {
     let text = source.text.clone();
     let (document, errors) = DeTable::parse_recoverable(&text);
-    let mut reader = Reader { problems: Vec::new() };
+    let mut reader = Reader { problems: Vec::new(), directory: source.directory.clone() };
     for error in &errors {
         let message = sentence(error.message());
         reader.problems.push(Problem::new(Place::File(error.span().unwrap_or(0..0)), message));
@@ -43,6 +44,8 @@ fn sentence(message: &str) -> String {
 
 struct Reader {
     problems: Vec<Problem>,
+    /// Where relative names of files begin.
+    directory: PathBuf,
 }
 
 impl Reader {
@@ -160,6 +163,10 @@ impl Reader {
             _ => Vec::new(),
         };
         match key.kind.read(raw(value.get_ref(), &items)) {
+            // As it is found from everywhere, so that it is the same in what --print-effective prints.
+            Ok(Value::Text(name)) if matches!(key.kind, Kind::FilePath) => {
+                Some(Value::Text(self.directory.join(name).to_string_lossy().into_owned()))
+            }
             Ok(value) => Some(value),
             Err(Refusal { message, hint, span }) => {
                 let place = Place::File(span.unwrap_or(value.span()));

@@ -8,6 +8,7 @@ use super::kind::Kind;
 use super::value::Value;
 use crate::balance::Policy;
 use crate::limits::{self, BUSY_POLL_MAX, ConnectionLimits, Limits, RESERVED_MAX};
+use crate::services::target::STATUSES;
 use Absent::{Is, Tells, Wrong};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub(crate) struct Section {
     pub(crate) keys: &'static [&'static Key],
     /// Of these there must be exactly one.
     pub(crate) one_of: &'static [&'static Key],
+    /// And of these one at most.
+    pub(crate) not_both: &'static [&'static Key],
 }
 
 impl Section {
@@ -106,6 +109,8 @@ pub(crate) const CLIENTS: &[&str] = &["required", "optional"];
 /// The older first.
 pub(crate) const TLS_VERSIONS: &[&str] = &["1.2", "1.3"];
 pub(crate) const PINS: &[&str] = &["required", "best-effort", "off"];
+/// From the fewest that are followed to the most.
+pub(crate) const SYMLINK_CHOICES: &[&str] = &["none", "inside", "all"];
 /// From the least that is logged to the most.
 pub(crate) const LOG_LEVELS: &[&str] = &["error", "warning", "info"];
 pub(crate) const LOG_FORMATS: &[&str] = &["text", "json"];
@@ -257,7 +262,7 @@ keys! {
     TLS_KEYS;
     CERTIFICATES = "certificate", Kind::Tables(&CERTIFICATE_SECTION), Wrong, LIVE,
         "Certificates, of which each client gets the one for the name it asks for (SNI), and the first if there is none.";
-    CLIENT_AUTHORITIES = "client_authorities", Kind::Text, Tells, LIVE,
+    CLIENT_AUTHORITIES = "client_authorities", Kind::FilePath, Tells, LIVE,
         "A PEM file with the certificates of those who issue certificates of clients. Without it: clients are not asked for any.";
     CLIENT_CERTIFICATES = "client_certificates", Kind::Choice(CLIENTS), Is(|| Value::Text(CLIENTS[0].into())), LIVE,
         "Whether a client without a certificate is turned away, if there are client_authorities.";
@@ -267,9 +272,9 @@ keys! {
 
 keys! {
     CERTIFICATE_KEYS;
-    CHAIN = "chain", Kind::Text, Wrong, LIVE,
+    CHAIN = "chain", Kind::FilePath, Wrong, LIVE,
         "A PEM file with the server's certificate, and then those who issued it, without the root.";
-    KEY = "key", Kind::Text, Wrong, LIVE, "A PEM file with its private key.";
+    KEY = "key", Kind::FilePath, Wrong, LIVE, "A PEM file with its private key.";
 }
 
 /// Keys of a listener that mean nothing on a Unix socket, or nothing on an internet address. On a socket that is handed over neither do.
@@ -282,15 +287,46 @@ keys! {
     HOST = "host", Kind::Host, Tells, LIVE, "The host it is for, without a port. Without it: any host.";
     PATH = "path", Kind::Path, Wrong, LIVE,
         "The path it is for; with a * at its end, every path that begins so. The longest that fits is taken.";
-    RESPOND = "respond", Kind::Table(&RESPOND_SECTION), Wrong, LIVE, "The response it gives.";
+    RESPOND = "respond", Kind::Table(&RESPOND_SECTION), Tells, LIVE, "A fixed response.";
+    FILES = "files", Kind::Table(&FILES_SECTION), Tells, LIVE, "The files below a directory.";
+    REDIRECT = "redirect", Kind::Table(&REDIRECT_SECTION), Tells, LIVE, "Sends clients elsewhere.";
+    HEALTH = "health", Kind::Yes, Tells, LIVE, "Answers 200, as long as the process serves at all.";
+    READY = "ready", Kind::Yes, Tells, LIVE,
+        "Answers 200, and 503 once the process has been told to end.";
 }
 
 keys! {
     RESPOND_KEYS;
     STATUS = "status", count(200, 599), Is(|| Value::Count(200)), LIVE, "The status code.";
     HEADERS = "headers", Kind::Fields, Is(|| Value::Fields(Vec::new())), LIVE,
-        "Header fields. Without a content-type it is text/plain; charset=utf-8.";
+        "Header fields. Without a content-type it is text/plain; charset=utf-8, or goes by the end of the file's name.";
     BODY = "body", Kind::Text, Is(|| Value::Text(String::new())), LIVE, "The body.";
+    BODY_FILE = "file", Kind::FilePath, Tells, LIVE,
+        "A file whose content is the body, read when the configuration is; a relative name begins where the configuration file is. Without it: body is the body.";
+}
+
+keys! {
+    FILES_KEYS;
+    DIR = "dir", Kind::FilePath, Wrong, LIVE,
+        "The directory. What the * of the path stands for is the name of a file in it. A relative name begins where the configuration file is.";
+    INDEX = "index", Kind::FileName, Is(|| Value::Text("index.html".into())), LIVE,
+        "The file that stands for its directory; \"\" for none.";
+    PRECOMPRESSED = "precompressed", Kind::Flag, Is(|| Value::Flag(false)), LIVE,
+        "Whether clients that take it get the file beside it with .br, .zst or .gz behind its name, if that is not older.";
+    SYMLINKS = "symlinks", Kind::Choice(SYMLINK_CHOICES), Is(|| Value::Text("inside".into())), LIVE,
+        "Which symbolic links are followed: none, those that lead to something below the directory, or all.";
+    DOTFILES = "dotfiles", Kind::Flag, Is(|| Value::Flag(false)), LIVE,
+        "Whether names that begin with a dot are served; .well-known is in any case.";
+    CACHE_CONTROL = "cache_control", Kind::FieldValue, Tells, LIVE,
+        "The field Cache-Control, such as \"max-age=3600\". Without it: there is none, and browsers guess.";
+}
+
+keys! {
+    REDIRECT_KEYS;
+    TO = "to", Kind::Target, Wrong, LIVE,
+        "Where to: {host} and {path} are those of the request, {rest} is what the * of the path stands for, {query} its query with the question mark.";
+    REDIRECT_STATUS = "status", Kind::OneOf(STATUSES), Is(|| Value::Count(308)), LIVE,
+        "The status code. After 307 and 308 clients repeat method and body.";
 }
 
 keys! {
@@ -307,6 +343,7 @@ pub(crate) static RUNTIME: Section = Section {
     doc: "The process as a whole.",
     keys: RUNTIME_KEYS,
     one_of: &[],
+    not_both: &[],
 };
 
 pub(crate) static SHARD: Section = Section {
@@ -315,6 +352,7 @@ pub(crate) static SHARD: Section = Section {
     doc: "What every shard is held to, unless its [[core]] says otherwise.",
     keys: SHARD_KEYS,
     one_of: &[],
+    not_both: &[],
 };
 
 /// What is a core's own, followed by all keys of a shard.
@@ -339,6 +377,7 @@ pub(crate) static CORE: Section = Section {
     doc: "What is different on one CPU: any key of [shard], and which listeners it serves.",
     keys: &CORE_KEYS,
     one_of: &[],
+    not_both: &[],
 };
 
 pub(crate) static LISTENER: Section = Section {
@@ -347,22 +386,25 @@ pub(crate) static LISTENER: Section = Section {
     doc: "An address to listen on, the path of a Unix socket, or a socket that is handed over.",
     keys: LISTENER_KEYS,
     one_of: &[&ADDRESS, &SOCKET_PATH, &INHERITED],
+    not_both: &[],
 };
 
 pub(crate) static ROUTE: Section = Section {
     name: "route",
     repeated: true,
-    doc: "What requests get. Without any route, GET / answers Hello, World!",
+    doc: "What some requests get. Without any route, GET / answers Hello, World!",
     keys: ROUTE_KEYS,
-    one_of: &[],
+    one_of: &[&RESPOND, &FILES, &REDIRECT, &HEALTH, &READY],
+    not_both: &[],
 };
 
 pub(crate) static TLS_SECTION: Section = Section {
     name: "listener.tls",
     repeated: false,
-    doc: "HTTPS. Files are looked for from the directory of this file on.",
+    doc: "HTTPS. Relative names of files begin where the configuration file is.",
     keys: TLS_KEYS,
     one_of: &[],
+    not_both: &[],
 };
 
 pub(crate) static CERTIFICATE_SECTION: Section = Section {
@@ -371,6 +413,7 @@ pub(crate) static CERTIFICATE_SECTION: Section = Section {
     doc: "A certificate and its key.",
     keys: CERTIFICATE_KEYS,
     one_of: &[],
+    not_both: &[],
 };
 
 pub(crate) static RESPOND_SECTION: Section = Section {
@@ -379,6 +422,25 @@ pub(crate) static RESPOND_SECTION: Section = Section {
     doc: "A response with a fixed body.",
     keys: RESPOND_KEYS,
     one_of: &[],
+    not_both: &[&BODY, &BODY_FILE],
+};
+
+pub(crate) static FILES_SECTION: Section = Section {
+    name: "route.files",
+    repeated: false,
+    doc: "The files below a directory, for GET and HEAD.",
+    keys: FILES_KEYS,
+    one_of: &[],
+    not_both: &[],
+};
+
+pub(crate) static REDIRECT_SECTION: Section = Section {
+    name: "route.redirect",
+    repeated: false,
+    doc: "Where clients are sent instead.",
+    keys: REDIRECT_KEYS,
+    one_of: &[],
+    not_both: &[],
 };
 
 pub(crate) static ACCESS_LOG: Section = Section {
@@ -387,6 +449,7 @@ pub(crate) static ACCESS_LOG: Section = Section {
     doc: "A line for each request. Without this section there is none.",
     keys: ACCESS_LOG_KEYS,
     one_of: &[],
+    not_both: &[],
 };
 
 /// The sections of a file, in the order in which they are best read.

@@ -8,6 +8,7 @@ use super::problem::{Place, closest};
 use super::value::{Name, Time, Value, parse_time};
 use crate::id::CpuId;
 use crate::listen_addr::unfit_path;
+use crate::services::target::Template;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -43,6 +44,18 @@ pub(crate) enum Kind {
     FileMode,
     Host,
     Path,
+    /// The name of a file or a directory.
+    FilePath,
+    /// The name of a file in a directory that is not said, or nothing.
+    FileName,
+    /// The value of a header field.
+    FieldValue,
+    /// Where a redirect leads.
+    Target,
+    /// One of these numbers.
+    OneOf(&'static [u64]),
+    /// What is there or not.
+    Yes,
     /// Names and texts: header fields.
     Fields,
     /// A table of its own.
@@ -86,13 +99,13 @@ impl Kind {
     /// Reads a value. Tables and fields are read by those who know what a table is.
     pub(crate) fn read(&self, raw: Raw<'_>) -> Result<Value, Refusal> {
         let value = match (self, raw) {
-            (Kind::Count { .. }, Raw::Integer(digits) | Raw::Word(digits)) => {
+            (Kind::Count { .. } | Kind::OneOf(_), Raw::Integer(digits) | Raw::Word(digits)) => {
                 digits.parse().ok().map(Value::Count)
             }
             (Kind::Time { .. }, Raw::Text(text) | Raw::Word(text)) => {
                 parse_time(text).map(Value::Time)
             }
-            (Kind::Flag, Raw::Flag(flag)) => Some(Value::Flag(flag)),
+            (Kind::Flag | Kind::Yes, Raw::Flag(flag)) => Some(Value::Flag(flag)),
             (Kind::Flag, Raw::Word("true")) => Some(Value::Flag(true)),
             (Kind::Flag, Raw::Word("false")) => Some(Value::Flag(false)),
             (Kind::Cpu, Raw::Integer(digits) | Raw::Word(digits)) => {
@@ -102,7 +115,14 @@ impl Kind {
                 Some(Value::Text(text.to_ascii_lowercase()))
             }
             (
-                Kind::Text | Kind::Name | Kind::Path | Kind::FileMode | Kind::Choice(_),
+                Kind::Text
+                | Kind::Name
+                | Kind::Path
+                | Kind::FilePath
+                | Kind::FileName
+                | Kind::FieldValue
+                | Kind::FileMode
+                | Kind::Choice(_),
                 Raw::Text(text) | Raw::Word(text),
             ) => Some(Value::Text(text.to_owned())),
             (Kind::Names, Raw::List(items)) => return self.names(items),
@@ -115,8 +135,12 @@ impl Kind {
                     Refusal { message, hint, span: None }
                 });
             }
-            (Kind::SocketPath, Raw::Text(text) | Raw::Word(text)) => {
-                return match unfit_path(text.as_ref()) {
+            (Kind::SocketPath | Kind::Target, Raw::Text(text) | Raw::Word(text)) => {
+                let unfit = match self {
+                    Kind::Target => Template::parse(text).err(),
+                    _ => unfit_path(text.as_ref()),
+                };
+                return match unfit {
                     None => Ok(Value::Text(text.to_owned())),
                     Some(message) => Err(Refusal { message, hint: None, span: None }),
                 };
@@ -154,6 +178,16 @@ impl Kind {
             (Kind::Path, Value::Text(text)) => is_path(text),
             (Kind::SocketPath, Value::Text(text)) => unfit_path(text.as_ref()).is_none(),
             (Kind::FileMode, Value::Text(text)) => is_file_mode(text),
+            (Kind::FilePath, Value::Text(text)) => !text.is_empty() && !text.contains('\0'),
+            (Kind::FileName, Value::Text(text)) => {
+                !text.contains(['/', '\0']) && text != "." && text != ".."
+            }
+            (Kind::FieldValue, Value::Text(text)) => {
+                !text.is_empty() && super::file::field_problem("x", text).is_none()
+            }
+            (Kind::Target, Value::Text(text)) => Template::parse(text).is_ok(),
+            (Kind::OneOf(numbers), Value::Count(count)) => numbers.contains(count),
+            (Kind::Yes, Value::Flag(flag)) => *flag,
             (Kind::Cpu, Value::Cpu(cpu)) => cpu.0 < crate::sys::affinity::CPU_LIMIT,
             (Kind::Fields, Value::Fields(fields)) => {
                 fields.iter().all(|(name, value)| super::file::field_problem(name, value).is_none())
@@ -220,12 +254,7 @@ impl fmt::Display for Kind {
             }
             Kind::Choice(words) => {
                 for (number, word) in words.iter().enumerate() {
-                    let before = match number {
-                        0 => "",
-                        _ if number + 1 == words.len() => " or ",
-                        _ => ", ",
-                    };
-                    write!(f, "{before}\"{word}\"")?;
+                    write!(f, "{}\"{word}\"", before(number, words.len()))?;
                 }
                 Ok(())
             }
@@ -246,10 +275,30 @@ impl fmt::Display for Kind {
             Kind::Path => f.write_str(
                 "a path such as \"/hello\", or the beginning of one such as \"/static/*\"",
             ),
+            Kind::FilePath => f.write_str("the name of a file or a directory, such as \"site\""),
+            Kind::FileName => f.write_str("the name of a file, without a slash"),
+            Kind::FieldValue => f.write_str("visible ASCII characters, without space around them"),
+            Kind::Target => f.write_str("a target, such as \"https://{host}{path}{query}\""),
+            Kind::OneOf(numbers) => {
+                for (number, one) in numbers.iter().enumerate() {
+                    write!(f, "{}{one}", before(number, numbers.len()))?;
+                }
+                Ok(())
+            }
+            Kind::Yes => f.write_str("true"),
             Kind::Fields => f.write_str("a table of texts"),
             Kind::Table(_) => f.write_str("a table"),
             Kind::Tables(section) => write!(f, "a list of tables, written {}", section.title()),
         }
+    }
+}
+
+/// What stands before this one of so many alternatives.
+fn before(number: usize, count: usize) -> &'static str {
+    match number {
+        0 => "",
+        _ if number + 1 == count => " or ",
+        _ => ", ",
     }
 }
 
@@ -333,7 +382,7 @@ mod tests {
                 Kind::Time { least: Duration::ZERO, most: Duration::from_secs(1) },
                 Kind::Choice(&["one", "two"]),
                 Kind::Flag, Kind::Text, Kind::Name, Kind::Cores, Kind::Cpu, Kind::Address, Kind::Host, Kind::Path,
-                Kind::SocketPath, Kind::FileMode,
+                Kind::SocketPath, Kind::FileMode, Kind::FilePath, Kind::FileName, Kind::FieldValue, Kind::Target, Kind::OneOf(&[1, 2]), Kind::Yes,
             ];
             for kind in kinds {
                 for raw in [Raw::Word(&text), Raw::Text(&text), Raw::Integer(&text)] {

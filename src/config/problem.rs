@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 
 /// One thing that is wrong, or unwise, with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub(crate) struct Source {
     /// The file's name; empty if there is no file.
     pub(crate) name: String,
     pub(crate) text: String,
+    /// Where relative names of files in it begin; empty: at the working directory.
+    pub(crate) directory: PathBuf,
 }
 
 impl Source {
@@ -239,7 +242,7 @@ mod tests {
     fn the_mark_stands_under_what_it_marks() {
         let text = format!("a = 1\n{}ä\tkey = {}\n", "x".repeat(100), "y".repeat(100));
         let at = text.find("key").unwrap();
-        let source = Source { name: "f".into(), text };
+        let source = Source { name: "f".into(), text, ..Source::default() };
         let error = ConfigError::new(source, vec![Problem::new(Place::File(at..at + 3), "wrong")]);
         let shown = error.to_string();
         let lines: Vec<&str> = shown.lines().collect();
@@ -253,7 +256,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_place_of_any_text_can_be_shown(text in "(.|\n){0,80}", start in 0..400usize, length in 0..400usize) {
-            let source = Source { name: String::new(), text };
+            let source = Source { text, ..Source::default() };
             let start = start.min(source.text.len());
             let span = start..(start + length).min(source.text.len());
             let error = ConfigError::new(source, vec![Problem::new(Place::File(span), "wrong")]);

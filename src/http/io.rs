@@ -17,11 +17,13 @@ use crate::net::{TcpStream, UnixStream};
 use crate::reactor::slots::Direction;
 use crate::reactor::source::Source;
 use crate::shard::context::poll_number;
-use crate::sys::socket;
 #[cfg(feature = "server")]
-use hyper::rt::ReadBuf;
+use crate::sys::send_file;
+use crate::sys::socket;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::io::{self, IoSlice};
+#[cfg(feature = "server")]
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -144,23 +146,61 @@ pub(crate) fn reset_at_close<S: Transport>(stream: &S) {
     socket::reset_at_close(stream.source().get_ref());
 }
 
-impl<S: Transport> Read for Io<S> {
-    // Inlined it would make hyper's own function around it, which is called far more often than it reads, slower.
-    #[inline(never)]
-    fn poll_read(
-        self: Pin<&mut Self>,
+#[cfg(feature = "server")]
+impl<S: Transport> Io<S> {
+    /// Writes what goes before a part of a file, which follows at once.
+    pub(crate) fn poll_write_before(
+        &mut self,
         context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        let send = |stream: &S::Socket| send_file::send_more(stream, bufs);
+        self.stream.source().poll_stream_io(context, Direction::Write, length, send)
+    }
+
+    /// Writes a part of a file. 0: the file ends there.
+    pub(crate) fn poll_send_file(
+        &mut self,
+        context: &mut Context<'_>,
+        file: &impl AsFd,
+        offset: u64,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        let send = |stream: &S::Socket| send_file::send_file(stream, file, offset, count);
+        // Less than was asked for may also mean that the file has become shorter, of which nobody would tell.
+        self.stream.source().poll_io(context, Direction::Write, send)
+    }
+
+    /// Reads, and shows what has come before its reader gets it, who gets it if `take` says so, and nothing otherwise.
+    pub(crate) fn poll_read_if(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBufCursor<'_>,
+        take: impl FnOnce(&[u8]) -> bool,
     ) -> Poll<io::Result<()>> {
-        Io::poll_read_from(&self.stream, context, buffer)
+        // SAFETY: `recv_uninit` only ever writes to the bytes, and says how many it wrote.
+        let unfilled = unsafe { buffer.as_mut() };
+        let wanted = unfilled.len();
+        // Not the closure of `poll_read`: called from two places that would be inlined in neither.
+        let receive = |stream: &S::Socket| socket::recv_uninit(stream, unfilled);
+        let count = ready!(poll_receive(self.stream.source(), context, wanted, receive))?;
+        // SAFETY: the kernel has written this many bytes to the front of the unfilled part.
+        unsafe {
+            if take(buffer.as_mut()[..count].assume_init_ref()) {
+                buffer.advance(count);
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl<S: Transport> Io<S> {
-    /// Reads from a stream that is not wrapped.
+impl<S: Transport> Read for Io<S> {
+    // hyper reads in two places. Left to itself the compiler puts the whole of hyper's function around it into one of them,
+    // and this into neither: thirty instructions more for a request.
     #[inline(always)]
-    pub(crate) fn poll_read_from(
-        stream: &S,
+    fn poll_read(
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
@@ -168,30 +208,11 @@ impl<S: Transport> Io<S> {
         let unfilled = unsafe { buffer.as_mut() };
         let wanted = unfilled.len();
         let receive = |stream: &S::Socket| socket::recv_uninit(stream, unfilled);
-        let count = ready!(poll_receive(stream.source(), context, wanted, receive))?;
+        let count = ready!(poll_receive(self.stream.source(), context, wanted, receive))?;
         // SAFETY: the kernel has written this many bytes to the front of the unfilled part.
         unsafe { buffer.advance(count) };
         Poll::Ready(Ok(()))
     }
-}
-
-/// Reads, and shows what has come before its reader gets it, who gets it if `take` says so, and nothing otherwise.
-#[cfg(feature = "server")]
-pub(crate) fn poll_read_if(
-    stream: &mut (impl Read + Unpin),
-    context: &mut Context<'_>,
-    buffer: &mut ReadBufCursor<'_>,
-    take: impl FnOnce(&[u8]) -> bool,
-) -> Poll<io::Result<()>> {
-    // SAFETY: only `ReadBuf` writes to it, and it leaves no byte uninitialized that was not.
-    let mut read = ReadBuf::uninit(unsafe { buffer.as_mut() });
-    ready!(Pin::new(stream).poll_read(context, read.unfilled()))?;
-    let (count, taken) = (read.filled().len(), take(read.filled()));
-    if taken {
-        // SAFETY: so many bytes at the front of the unfilled part were filled just now.
-        unsafe { buffer.advance(count) };
-    }
-    Poll::Ready(Ok(()))
 }
 
 impl<S: Transport> Write for Io<S> {

@@ -58,6 +58,12 @@ pub struct ConnectionLimits {
     pub http2: bool,
     /// Requests that one HTTP/2 connection may have under way. Default 200.
     pub http2_streams: u32,
+    /// Whether files are sent inside the system (`sendfile`) where that can be: the [`Content`] of `services::Files`, as it
+    /// is, in HTTP/1 without TLS. It costs about 560 instructions for each answer that is none. Default false. Of a
+    /// [`Config`](crate::Config)'s listener: whether it has files. `SIGPIPE` is blocked on threads that have sent one.
+    ///
+    /// [`Content`]: https://docs.rs/corelane/latest/corelane/services/struct.Content.html
+    pub send_files: bool,
 }
 
 impl Default for ConnectionLimits {
@@ -79,6 +85,7 @@ impl Default for ConnectionLimits {
             body_bytes: 32 << 20,
             http2: true,
             http2_streams: 200,
+            send_files: false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::gather::GatherBuffer;
 use super::guess::Guess;
-use super::poll::{self, Event};
+use super::poll::{self, Event, interest, readiness_of, register};
 use super::slots::{Direction, Readiness, Slot, SlotKey, Slots};
 use crate::mesh::message::Watchers;
 use crate::sync::Arc;
@@ -131,11 +131,11 @@ pub(crate) enum Gate {
 }
 
 impl Reactor {
-    pub(crate) fn new(poll: poll::Poll) -> Reactor {
+    pub(crate) fn new(poll: poll::Poll, uid: u32) -> Reactor {
         Reactor {
             poll,
-            slots: RefCell::new(Slots::new()),
-            gathered: GatherBuffer::default(),
+            slots: RefCell::new(Slots::new(uid)),
+            gathered: GatherBuffer::new(),
             guess: Guess::default(),
         }
     }
@@ -178,7 +178,9 @@ impl Reactor {
             came_back: 0,
             ends: false,
         };
-        let inserted = self.slots.borrow_mut().insert(Slot::new(registered));
+        let mut slot = Slot::new(registered);
+        slot.readiness = assumed.with(self.distrusted());
+        let inserted = self.slots.borrow_mut().insert(slot);
         let key = inserted
             .map_err(|_| io::Error::other("a shard can register about a million sockets"))?;
         let token = mio::Token(key.to_bits() as usize);
@@ -186,9 +188,6 @@ impl Reactor {
             let slot = self.slots.borrow_mut().remove(key);
             drop(slot);
             return Err(error);
-        }
-        if let Some(slot) = self.slots.borrow_mut().get_mut(key) {
-            slot.readiness = assumed.with(self.distrusted());
         }
         Ok(key)
     }
@@ -232,15 +231,16 @@ impl Reactor {
         true
     }
 
-    /// One system call, if the socket may be ready for it; if not, the task of `waker` is woken when it is. `drained`
-    /// says of a result that the kernel has no more for now. The slots are borrowed all the while: `call` runs no
-    /// code of users.
+    /// One system call, if the socket may be ready for it and the task has a share left (`may_try`); if not, the task of
+    /// `waker` is woken later. `key` may be another shard's, or nobody's. `drained` says of a result that the kernel has
+    /// no more for now. The slots are borrowed all the while: `call` runs no code of users.
     #[inline(always)]
     pub(crate) fn attempt<R>(
         &self,
         key: SlotKey,
         direction: Direction,
         waker: &Waker,
+        may_try: impl FnOnce() -> bool,
         call: impl FnMut() -> io::Result<R>,
         drained: impl Fn(&R) -> bool,
     ) -> Attempt<R> {
@@ -252,6 +252,11 @@ impl Reactor {
             return Attempt::Behind;
         }
         if slot.readiness.intersects(Readiness::of(direction)) {
+            if !may_try() {
+                drop(slots);
+                waker.wake_by_ref();
+                return Attempt::Polled(Poll::Pending);
+            }
             match retried(call) {
                 Ok(result) => {
                     // A read stops where urgent data is, though more may be behind it.
@@ -415,9 +420,15 @@ impl Reactor {
             slot.is_waited_for() || slot.leaving || slot.socket.refused
         };
         if more {
-            self.send_rest(key);
-            self.wake_waiters(key, false);
+            self.attend(key);
         }
+    }
+
+    /// There is more to a slot that has become ready than the task that polls: others wait, it is leaving, or holds bytes.
+    #[inline(never)]
+    fn attend(&self, key: SlotKey) {
+        self.send_rest(key);
+        self.wake_waiters(key, false);
     }
 
     /// Wakes those in a slot that its readiness concerns, one by one: each may come back here.
@@ -449,22 +460,6 @@ impl Reactor {
     }
 }
 
-/// Registers a socket for everything.
-pub(super) fn register(registry: &mio::Registry, fd: RawFd, token: mio::Token) -> io::Result<()> {
-    match registry.register(&mut SourceFd(&fd), token, interest()) {
-        // Of a socket that was closed here while somebody held a duplicate of its fd, whose number came back.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            registry.reregister(&mut SourceFd(&fd), token, interest())
-        }
-        registered => registered,
-    }
-}
-
-/// Every socket is registered for everything, once.
-fn interest() -> mio::Interest {
-    mio::Interest::READABLE | mio::Interest::WRITABLE | mio::Interest::PRIORITY
-}
-
 /// Whoever waits in a slot that is gone comes back and registers anew.
 fn wake_all(mut slot: Slot<Registered>) {
     while let Some(waker) = slot.take_waiter(true) {
@@ -481,15 +476,4 @@ pub(super) fn retried<R>(mut call: impl FnMut() -> io::Result<R>) -> io::Result<
             result => return result,
         }
     }
-}
-
-#[inline]
-pub(super) fn readiness_of(event: &Event) -> Readiness {
-    let flag = |set: bool, flag: Readiness| if set { flag } else { Readiness::NONE };
-    flag(event.is_readable(), Readiness::READABLE)
-        .with(flag(event.is_writable(), Readiness::WRITABLE))
-        .with(flag(event.is_read_closed(), Readiness::READ_CLOSED))
-        .with(flag(event.is_write_closed(), Readiness::WRITE_CLOSED))
-        .with(flag(event.is_priority(), Readiness::PRIORITY))
-        .with(flag(event.is_error(), Readiness::ERROR))
 }

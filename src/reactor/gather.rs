@@ -11,9 +11,9 @@
 //! Bytes that the kernel does not take go into the slot. They are sent when the socket has room again, before anything
 //! written later; until then `flush` waits and the socket does not move to another shard.
 
-use super::engine::{Descriptor, Held, Reactor, retried};
+use super::engine::{Descriptor, Held, Reactor, Registered, retried};
 use super::outbox::{Added, Outbox};
-use super::slots::{Direction, Readiness, SlotKey};
+use super::slots::{Direction, Readiness, Slot, SlotKey};
 use crate::limits::GATHER_BYTES;
 use crate::sync::Arc;
 use crate::sys::socket;
@@ -22,10 +22,9 @@ use std::io;
 use std::task::{Poll, Waker};
 
 /// The gather buffer of a shard.
-#[derive(Default)]
 pub(super) struct GatherBuffer {
-    /// [`SlotKey::NOWHERE`]: the outbox.
-    owner: Cell<Option<SlotKey>>,
+    /// [`SlotKey::NOWHERE`]: the outbox. [`SlotKey::NOBODY`]: nothing is gathered.
+    owner: Cell<SlotKey>,
     bytes: RefCell<Vec<u8>>,
     outbox: RefCell<Option<Arc<Outbox>>>,
 }
@@ -44,9 +43,22 @@ pub(crate) enum Gathered {
 }
 
 impl GatherBuffer {
+    pub(super) fn new() -> GatherBuffer {
+        GatherBuffer {
+            owner: Cell::new(SlotKey::NOBODY),
+            bytes: RefCell::default(),
+            outbox: RefCell::default(),
+        }
+    }
+
     #[inline(always)]
     pub(super) fn is_owned_by(&self, key: SlotKey) -> bool {
-        self.owner.get() == Some(key)
+        self.owner.get() == key
+    }
+
+    #[inline(always)]
+    fn is_in_use(&self) -> bool {
+        self.owner.get() != SlotKey::NOBODY
     }
 }
 
@@ -55,11 +67,10 @@ impl Reactor {
     #[inline]
     pub(crate) fn gather(&self, key: SlotKey, bytes: &[u8], waker: &Waker) -> Gathered {
         let buffer = &self.gathered;
-        let owner = buffer.owner.get();
-        if owner != Some(key) {
-            if owner.is_some() {
+        if !buffer.is_owned_by(key) {
+            if buffer.is_in_use() {
                 self.send_gathered();
-                if buffer.owner.get().is_some() {
+                if buffer.is_in_use() {
                     // A waker of the first socket has written to a third: these bytes go by themselves.
                     return Gathered::Stale;
                 }
@@ -75,7 +86,7 @@ impl Reactor {
                     return self.queue_behind(key, bytes, waker);
                 }
             }
-            buffer.owner.set(Some(key));
+            buffer.owner.set(key);
         }
         let mut gathered = buffer.bytes.borrow_mut();
         gathered.extend_from_slice(bytes);
@@ -92,7 +103,7 @@ impl Reactor {
         let is_its = |known: &Arc<Outbox>| Arc::ptr_eq(known, outbox);
         if !buffer.outbox.borrow().as_ref().is_some_and(is_its) {
             self.send_gathered();
-            if buffer.owner.get().is_some() {
+            if buffer.is_in_use() {
                 // A waker has gathered meanwhile.
                 return Gathered::Stale;
             }
@@ -109,7 +120,7 @@ impl Reactor {
             }
             Added::Behind => {}
             Added::Yes { full } => {
-                buffer.owner.set(Some(SlotKey::NOWHERE));
+                buffer.owner.set(SlotKey::NOWHERE);
                 buffer.outbox.borrow_mut().get_or_insert_with(|| outbox.clone());
                 if full {
                     self.send_gathered();
@@ -125,7 +136,7 @@ impl Reactor {
         let is_its = |known: &mut Arc<Outbox>| Arc::ptr_eq(known, outbox);
         let known = buffer.outbox.borrow_mut().take_if(is_its);
         if known.is_some() {
-            buffer.owner.set(None);
+            buffer.owner.set(SlotKey::NOBODY);
         }
     }
 
@@ -205,8 +216,8 @@ impl Reactor {
     /// At the end of a task's poll: sends what it has gathered.
     #[inline]
     pub(crate) fn send_gathered(&self) {
-        if let Some(key) = self.gathered.owner.take() {
-            self.send_buffer(key);
+        if self.gathered.is_in_use() {
+            self.send_buffer(self.gathered.owner.replace(SlotKey::NOBODY));
         }
     }
 
@@ -257,13 +268,20 @@ impl Reactor {
     }
 
     /// Sends what the kernel has refused before, as far as it takes it now.
+    #[inline]
     pub(super) fn send_rest(&self, key: SlotKey) {
+        let rest = |slot: &mut Slot<Registered>| !slot.socket.out.is_empty();
+        if self.slots.borrow_mut().get_mut(key).is_some_and(rest) {
+            self.send_refused(key);
+        }
+    }
+
+    /// There is something that the kernel has refused.
+    #[cold]
+    fn send_refused(&self, key: SlotKey) {
         let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.get_mut(key) else { return };
         let registered = &mut slot.socket;
-        if registered.out.is_empty() {
-            return;
-        }
         match send_once(&*registered.descriptor, &registered.out) {
             Ok(sent) if sent < registered.out.len() => {
                 registered.out.drain(..sent);

@@ -1,5 +1,7 @@
-//! `mio::Poll` with its event buffer.
+//! The kernel's side of a reactor: `mio::Poll` with its event buffer, what is asked of it, and what its events say.
 
+use super::slots::Readiness;
+use mio::unix::SourceFd;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -67,4 +69,48 @@ pub(super) fn wait_for(poll: &mut mio::Poll, events: &mut mio::Events, timeout: 
         );
         events.clear();
     }
+}
+
+/// A token is a slot's whole key, and mio's are as wide as a pointer.
+const _: () = assert!(usize::BITS >= u64::BITS, "Corelane needs a 64-bit system");
+
+/// Registers a socket for everything.
+pub(super) fn register(registry: &mio::Registry, fd: RawFd, token: mio::Token) -> io::Result<()> {
+    match registry.register(&mut SourceFd(&fd), token, interest()) {
+        // Of a socket that was closed here while somebody held a duplicate of its fd, whose number came back.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            registry.reregister(&mut SourceFd(&fd), token, interest())
+        }
+        registered => registered,
+    }
+}
+
+/// Every socket is registered for everything, once.
+pub(super) fn interest() -> mio::Interest {
+    mio::Interest::READABLE | mio::Interest::WRITABLE | mio::Interest::PRIORITY
+}
+
+/// What an event says of its socket.
+#[inline]
+pub(super) fn readiness_of(event: &Event) -> Readiness {
+    let usual = flag(event.is_readable(), Readiness::READABLE)
+        .with(flag(event.is_writable(), Readiness::WRITABLE));
+    // Nearly every event says no more.
+    let more = event.is_error()
+        || event.is_priority()
+        || event.is_read_closed()
+        || event.is_write_closed();
+    if more { usual.with(unusual(event)) } else { usual }
+}
+
+#[cold]
+fn unusual(event: &Event) -> Readiness {
+    flag(event.is_read_closed(), Readiness::READ_CLOSED)
+        .with(flag(event.is_write_closed(), Readiness::WRITE_CLOSED))
+        .with(flag(event.is_priority(), Readiness::PRIORITY))
+        .with(flag(event.is_error(), Readiness::ERROR))
+}
+
+fn flag(set: bool, flag: Readiness) -> Readiness {
+    if set { flag } else { Readiness::NONE }
 }

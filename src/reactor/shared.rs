@@ -7,8 +7,8 @@
 //! One thread at a time [drives](SharedReactor::drive): it waits for events and takes the wakers they concern. It wakes
 //! them when it has let go of the reactor, since a waker can be anybody's code.
 
-use super::engine::{readiness_of, register};
 use super::interest::Interest;
+use super::poll::{readiness_of, register, wait_for};
 use super::slots::{Direction, Readiness, SlotKey, Slots};
 use crate::mesh::message::Watchers;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
@@ -57,7 +57,7 @@ impl SharedReactor {
             driver: Mutex::new(driver),
             registry,
             bell,
-            slots: Mutex::new(Slots::new()),
+            slots: Mutex::new(Slots::new(0)),
         })
     }
 
@@ -79,7 +79,7 @@ impl SharedReactor {
         woken: &mut Vec<Waker>,
     ) {
         let Driver { poll, events } = driver;
-        super::poll::wait_for(poll, events, timeout);
+        wait_for(poll, events, timeout);
         if events.is_empty() {
             return;
         }

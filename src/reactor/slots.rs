@@ -1,7 +1,8 @@
 //! Readiness and waiting tasks of the sockets registered with one shard.
 //!
 //! Plain data: the shard's own thread is the only user. Each registered socket has a slot; its key carries a
-//! generation, so an event or a message about a socket that is gone finds nothing.
+//! generation, so an event or a message about a socket that is gone finds nothing, and so does a key of another
+//! reactor, whose number it carries too.
 //!
 //! Readiness is cached: an edge-triggered event sets it, a system call that would block clears it. Both happen on the
 //! same thread, never during each other, so an event cannot be erased by a call that began before it. What a peer
@@ -11,16 +12,15 @@ use crate::table::Table;
 use crate::wait_queue::WaitQueue;
 use std::task::Waker;
 
-/// Names a slot, and the socket that had it. 40 bits: 20 for the number, 20 for the generation.
+/// Names a slot, and the socket that had it: from the top, 24 bits for the number of the reactor, 20 for the generation
+/// and 20 for the index. One word, so that one comparison says whether a slot is the socket's, here and now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SlotKey {
-    index: u32,
-    generation: u32,
-}
+pub(crate) struct SlotKey(u64);
 
 impl SlotKey {
-    /// Names no slot, ever.
-    pub(crate) const NOWHERE: SlotKey = SlotKey { index: KEY_MASK, generation: KEY_MASK };
+    /// Name no slot, ever: no reactor has their number.
+    pub(crate) const NOWHERE: SlotKey = SlotKey(u64::MAX);
+    pub(crate) const NOBODY: SlotKey = SlotKey(u64::MAX - 1);
 }
 
 const KEY_BITS: u32 = 20;
@@ -124,7 +124,9 @@ impl Waiters {
     #[must_use]
     pub(crate) fn wait_again(&mut self, waker: &Waker) -> bool {
         let known = self.polling.as_ref().is_some_and(|known| known.will_wake(waker));
-        self.waiting |= known;
+        if known {
+            self.waiting = true;
+        }
         known
     }
 
@@ -226,51 +228,53 @@ impl<S> Slot<S> {
 /// The slots of one reactor.
 pub(crate) struct Slots<T> {
     table: Table<Entry<T>>,
+    /// The reactor's number.
+    owner: u32,
     next_generation: u32,
 }
 
 struct Entry<T> {
-    generation: u32,
+    key: SlotKey,
     slot: T,
 }
 
 impl<T> Slots<T> {
-    pub(crate) const fn new() -> Self {
-        Slots { table: Table::new(), next_generation: 0 }
+    /// Those of the reactor called `owner`, of 24 bits.
+    pub(crate) const fn new(owner: u32) -> Self {
+        Slots { table: Table::new(), owner, next_generation: 0 }
     }
 
     /// Stores a slot, or gives it back if there are too many.
     pub(crate) fn insert(&mut self, slot: T) -> Result<SlotKey, T> {
-        let Some(generation) = self.fresh_generation() else { return Err(slot) };
-        let index = self.table.insert(Entry { generation, slot });
-        Ok(SlotKey { index, generation })
+        let Some(key) = self.fresh_key() else { return Err(slot) };
+        self.table.insert(Entry { key, slot });
+        Ok(key)
     }
 
     /// [`insert`](Self::insert), for a slot that knows its key. None: there are too many.
     #[cfg_attr(loom, allow(dead_code))]
     pub(crate) fn insert_with(&mut self, make: impl FnOnce(SlotKey) -> T) -> Option<&T> {
-        let generation = self.fresh_generation()?;
-        let index = self.table.vacant();
-        let slot = make(SlotKey { index, generation });
-        let index = self.table.insert(Entry { generation, slot });
+        let key = self.fresh_key()?;
+        let slot = make(key);
+        let index = self.table.insert(Entry { key, slot });
         self.table.get(index).map(|entry| &entry.slot)
     }
 
-    /// One sequence for all slots: a slot that is reused at once still gets a generation long unused. None: every slot is
-    /// in use.
-    fn fresh_generation(&mut self) -> Option<u32> {
+    /// Of the slot that is used next. One sequence of generations for all: a slot that is reused at once still gets one long
+    /// unused. None: every slot is in use.
+    fn fresh_key(&mut self) -> Option<SlotKey> {
         if self.table.len() as u32 >= SLOTS_MAX {
             return None;
         }
         let generation = self.next_generation;
         self.next_generation = (generation + 1) & KEY_MASK;
-        Some(generation)
+        Some(SlotKey::new(self.owner, generation, self.table.vacant()))
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, key: SlotKey) -> Option<&mut T> {
-        let entry = self.table.get_mut(key.index)?;
-        if entry.generation == key.generation { Some(&mut entry.slot) } else { None }
+        let entry = self.table.get_mut(key.index())?;
+        if entry.key == key { Some(&mut entry.slot) } else { None }
     }
 
     #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the server's end looks at all"))]
@@ -280,7 +284,7 @@ impl<T> Slots<T> {
 
     pub(crate) fn remove(&mut self, key: SlotKey) -> Option<T> {
         self.get_mut(key)?;
-        self.table.remove(key.index).map(|entry| entry.slot)
+        self.table.remove(key.index()).map(|entry| entry.slot)
     }
 
     /// Takes every slot: the end of the reactor.
@@ -292,17 +296,30 @@ impl<T> Slots<T> {
 }
 
 impl SlotKey {
-    pub(crate) const BITS: u32 = 2 * KEY_BITS;
+    const fn new(owner: u32, generation: u32, index: u32) -> SlotKey {
+        SlotKey((owner as u64) << (2 * KEY_BITS) | (generation as u64) << KEY_BITS | index as u64)
+    }
 
-    /// As the low [`SlotKey::BITS`] bits of a number.
+    /// The number of the reactor.
     #[inline(always)]
-    pub(crate) const fn to_bits(self) -> u64 {
-        (self.generation as u64) << KEY_BITS | self.index as u64
+    pub(crate) const fn owner(self) -> u32 {
+        (self.0 >> (2 * KEY_BITS)) as u32
     }
 
     #[inline(always)]
+    const fn index(self) -> u32 {
+        self.0 as u32 & KEY_MASK
+    }
+
+    #[inline(always)]
+    pub(crate) const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// Any bits: what no slot has had finds none.
+    #[inline(always)]
     pub(crate) const fn from_bits(bits: u64) -> SlotKey {
-        SlotKey { index: bits as u32 & KEY_MASK, generation: (bits >> KEY_BITS) as u32 & KEY_MASK }
+        SlotKey(bits)
     }
 }
 
@@ -314,12 +331,15 @@ mod tests {
     proptest! {
         #[test]
         fn a_stale_key_finds_nothing(steps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 1..300)) {
-            let mut slots = Slots::new();
+            let mut slots = Slots::new(7);
+            let mut other = Slots::new(8);
             let mut live = Vec::new();
             let mut dead = Vec::new();
             for (number, (insert, pick)) in steps.into_iter().enumerate() {
                 if insert || live.is_empty() {
                     live.push((slots.insert(number).expect("few"), number));
+                    let alike = other.insert(number).expect("few");
+                    prop_assert!(slots.get_mut(alike).is_none(), "a key of another reactor");
                 } else {
                     let (key, value) = live.swap_remove(pick.index(live.len()));
                     prop_assert_eq!(slots.remove(key).expect("live"), value);
@@ -328,6 +348,7 @@ mod tests {
                 for (key, value) in &live {
                     prop_assert_eq!(&slots.get_mut(*key).expect("live"), &value);
                     prop_assert_eq!(SlotKey::from_bits(key.to_bits()), *key);
+                    prop_assert_eq!(key.owner(), 7);
                 }
                 prop_assert!(dead.iter().all(|key| slots.get_mut(*key).is_none()));
             }

@@ -22,7 +22,7 @@ use crate::mesh::message::Watchers;
 use crate::shard::Shard;
 use crate::shard::context::with_current;
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering};
-use moves::Registration;
+use moves::Registrations;
 use pooled::Pooled;
 use std::fmt;
 use std::future::poll_fn;
@@ -35,8 +35,8 @@ use wait::Wait;
 /// See the module. `Send` and `Sync` when the socket is.
 pub(crate) struct Source<S: Socket> {
     shared: Arc<Shared<S>>,
-    /// Uid and slot key where it was registered last. Without a uid: nowhere, and the bits say what it is assumed to be
-    /// ready for when it is registered first.
+    /// The key of its slot where it was registered last, by which also the shard is known. Without a shard: nowhere, and the
+    /// bits say what it is assumed to be ready for when it is registered first.
     place: AtomicU64,
     /// Locked to move, never for an operation at home.
     homes: Mutex<Homes>,
@@ -47,7 +47,7 @@ pub(crate) struct Source<S: Socket> {
 #[derive(Default)]
 struct Homes {
     /// Every registration, at most one per shard.
-    at: Vec<Registration>,
+    at: Registrations,
     /// Who waits on threads that are no shard, by direction.
     watchers: [Option<Arc<Watchers>>; 2],
 }
@@ -85,10 +85,6 @@ fn charge(context: &mut Context<'_>) -> Poll<()> {
     Poll::Ready(())
 }
 
-fn place_of(uid: u32, key: SlotKey) -> u64 {
-    u64::from(uid) << SlotKey::BITS | key.to_bits()
-}
-
 /// The place of a socket that is registered nowhere.
 fn nowhere(assumed: Readiness) -> u64 {
     u64::from(assumed.to_bits())
@@ -96,7 +92,7 @@ fn nowhere(assumed: Readiness) -> u64 {
 
 /// What `place` assumes; none if it is a registration.
 fn assumed(place: u64) -> Option<Readiness> {
-    (place >> SlotKey::BITS == 0).then(|| Readiness::from_bits(place as u8))
+    (SlotKey::from_bits(place).owner() == 0).then(|| Readiness::from_bits(place as u8))
 }
 
 /// Where an operation finds itself.
@@ -150,24 +146,33 @@ impl<S: Socket> Source<S> {
         }
     }
 
+    /// Whether any of these bits of [`Held`] is set.
+    #[inline(always)]
+    fn holds_any(&self, bits: u32) -> bool {
+        self.shared.held.load(Ordering::Acquire) & bits != 0
+    }
+
     fn holds(&self, held: Held) -> bool {
-        self.shared.held.load(Ordering::Acquire) & held as u32 != 0
+        self.holds_any(held as u32)
     }
 
     /// A slot holds bytes of this socket.
     fn is_held(&self) -> bool {
-        self.holds(Held::Unsent) || self.holds(Held::Gathered)
+        self.holds_any(Held::Unsent as u32 | Held::Gathered as u32)
     }
 
+    /// Where it was registered last. If that is nowhere, the key is of no shard.
     #[inline(always)]
+    fn key(&self) -> SlotKey {
+        SlotKey::from_bits(self.place.load(Ordering::Relaxed))
+    }
+
     fn here(&self, shard: &Shard) -> Here {
-        let place = self.place.load(Ordering::Relaxed);
-        if place >> SlotKey::BITS == shard.uid() {
-            Here::Home(SlotKey::from_bits(place))
-        } else if place >> SlotKey::BITS == 0 {
-            Here::Unregistered
-        } else {
-            Here::Away
+        let key = self.key();
+        match key.owner() {
+            uid if uid == shard.uid() => Here::Home(key),
+            0 => Here::Unregistered,
+            _ => Here::Away,
         }
     }
 
@@ -204,38 +209,59 @@ impl<S: Socket> Source<S> {
         mut call: impl FnMut(&S) -> io::Result<R>,
         drained: impl Fn(&R) -> bool,
     ) -> Poll<io::Result<R>> {
+        if self.is_in_pool()
+            && let Some(pooled) = self.pooled.get()
+        {
+            return self.poll_pooled(pooled, context, direction, call, drained);
+        }
+        match self.attempt(context, direction, &mut call, &drained) {
+            Some(Attempt::Polled(polled)) => polled,
+            other => self.poll_uncommonly(context, direction, other, call, drained),
+        }
+    }
+
+    /// The common case: the socket is registered here, and nothing has to go before the operation. The slot that its key
+    /// finds says all of that at once. What finds nothing to try is no operation, and takes no share. None: on a thread
+    /// that is no shard.
+    #[inline(always)]
+    fn attempt<R>(
+        &self,
+        context: &mut Context<'_>,
+        direction: Direction,
+        call: &mut impl FnMut(&S) -> io::Result<R>,
+        drained: &impl Fn(&R) -> bool,
+    ) -> Option<Attempt<R>> {
+        let waker = context.waker();
+        with_current(|shard| {
+            let may_try = || shard.charge_io();
+            let call = || call(&self.shared.socket);
+            shard.reactor.attempt(self.key(), direction, waker, may_try, call, drained)
+        })
+    }
+
+    /// Every other case. A function of its own, so that the common one pays nothing for it.
+    #[inline(never)]
+    fn poll_uncommonly<R>(
+        &self,
+        context: &mut Context<'_>,
+        direction: Direction,
+        mut attempt: Option<Attempt<R>>,
+        mut call: impl FnMut(&S) -> io::Result<R>,
+        drained: impl Fn(&R) -> bool,
+    ) -> Poll<io::Result<R>> {
         loop {
-            // The common case: the socket is registered here, and nothing has to go before the operation.
-            let waker = context.waker();
-            let attempt = with_current(|shard| {
-                if !shard.charge_io() {
-                    waker.wake_by_ref();
-                    return Attempt::Polled(Poll::Pending);
-                }
-                match self.here(shard) {
-                    Here::Home(key) => {
-                        let call = || call(&self.shared.socket);
-                        shard.reactor.attempt(key, direction, waker, call, &drained)
-                    }
-                    Here::Unregistered | Here::Away => Attempt::NotHere,
-                }
-            });
-            match attempt {
-                Some(Attempt::Polled(polled)) => return polled,
-                other => {
-                    if let Some(pooled) = self.pooled.get() {
-                        if direction == Direction::Write
-                            && let Some(outbox) = self.filled_outbox()
-                        {
-                            ready!(outbox.poll_sent(waker))?;
-                        }
-                        let call = || call(&self.shared.socket);
-                        return pooled.poll_io(context, direction, call, &drained);
-                    }
-                    if let Some(polled) = self.make_way(context, direction, other, &mut call) {
-                        return polled;
-                    }
-                }
+            if let Some(pooled) = self.pooled.get() {
+                return self.poll_pooled(pooled, context, direction, call, drained);
+            }
+            ready!(charge(context));
+            if let Some(polled) = self.make_way(context, direction, attempt, &mut call) {
+                return polled;
+            }
+            // A closure of its own: called from two places the same one would be inlined in neither.
+            let mut call = |socket: &S| call(socket);
+            attempt = self.attempt(context, direction, &mut call, &drained);
+            if let Some(Attempt::Polled(polled)) = attempt {
+                return polled;
             }
         }
     }

@@ -54,7 +54,8 @@ where
     E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
 {
     let Arrival { stream, read, info, limits, past, speaks, .. } = arrival;
-    let probe = Arc::new(Probe::of(past.requests, !read.is_empty()));
+    let probe = Probe::of(past.requests, !read.is_empty());
+    let probe = Arc::new(probe.sending_files(limits.send_files && I::SENDS_FILES));
     let speaks = speaks.after(&read);
     let transport = Transport::new(stream, read, speaks == Speaks::Either, probe.clone());
     let moves = moves(&probe);

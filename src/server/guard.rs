@@ -3,6 +3,7 @@
 
 use super::access_log::{ConnectionLog, Record};
 use super::body::{Body, Failure, Fate};
+use super::direct::send_directly;
 use super::probe::{End, Probe};
 use super::strict::{self, Refusal};
 use crate::limits::ConnectionLimits;
@@ -36,7 +37,7 @@ impl<S> Unpin for Guarded<S> {}
 impl<S, B> Service<Request<Incoming>> for Guarded<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
-    B: hyper::body::Body,
+    B: hyper::body::Body + 'static,
 {
     type Response = Response<Answer<B>>;
     type Error = S::Error;
@@ -125,7 +126,7 @@ pin_project_lite::pin_project! {
 impl<F, B, E> Future for Call<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: hyper::body::Body,
+    B: hyper::body::Body + 'static,
 {
     type Output = Result<Response<Answer<B>>, E>;
 
@@ -144,7 +145,15 @@ where
                     if tunnels && response.status().is_success() {
                         ended.probe().open();
                     }
-                    let answer = |body| Answer { body: Some(body), ended };
+                    let answer = |mut body| {
+                        let probe = ended.probe();
+                        if let Some(outgoing) = probe.outgoing()
+                            && !probe.is_multiplexed()
+                        {
+                            send_directly(&mut body, outgoing);
+                        }
+                        Answer { body: Some(body), ended }
+                    };
                     let mut response = response.map(answer);
                     // What is upgraded has no next request.
                     if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {

@@ -65,7 +65,7 @@ impl Preliminaries {
 
     async fn take<T: Socket>(self, mut arrival: Arrival<T>) -> io::Result<Begun<T>> {
         if self.proxied {
-            proxied::read(&mut arrival).await?;
+            arrival = proxied::read(arrival).await?;
         }
         match self.handshake {
             None => Ok(Begun::Plain(arrival)),

@@ -7,8 +7,9 @@
 //! Only the connection writes, with plain stores: there is no clock in a request's way, and no locked instruction but those of
 //! one counted reference. Streams of HTTP/2 are tasks of their own, which in a pool run at the same time: what they write is added.
 
+use crate::http::Outgoing;
 use crate::id::ShardId;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -39,6 +40,8 @@ pub(super) struct Probe {
     attention: AtomicU32,
     /// The shard it is to go to.
     wanted: AtomicU32,
+    /// Parts of files that are to be sent, if it sends them by itself.
+    outgoing: Option<Arc<Outgoing>>,
 }
 
 /// It has begun as HTTP/2 does.
@@ -75,6 +78,17 @@ impl Probe {
         let count = AtomicU64::new;
         let (begun, ended, reads) = (count(requests), count(requests), count(has_news.into()));
         Probe { begun, ended, reads, ..Probe::default() }
+    }
+
+    /// It sends files by itself.
+    pub(super) fn sending_files(self, sends: bool) -> Probe {
+        Probe { outgoing: sends.then(Arc::default), ..self }
+    }
+
+    /// The queue of parts of files, if it sends them by itself.
+    #[inline(always)]
+    pub(super) fn outgoing(&self) -> Option<&Arc<Outgoing>> {
+        self.outgoing.as_ref()
     }
 
     /// A request has come. Returns its number, from 1.

@@ -67,7 +67,7 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Bytes of answers that one stream of HTTP/2 may hold until they are sent.
 const STREAM_SEND_BUFFER: usize = 64 << 10;
 
-fn http1(limits: &ConnectionLimits, settings: &Settings) -> http1::Builder {
+fn http1(limits: &ConnectionLimits, vectored_writes: bool) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(Timer)
         // Others look whether the client is late: see `late`.
@@ -76,7 +76,7 @@ fn http1(limits: &ConnectionLimits, settings: &Settings) -> http1::Builder {
         .half_close(true)
         .max_headers(limits.header_count as usize)
         .max_header_size(limits.header_bytes as usize)
-        .writev(settings.vectored_writes);
+        .writev(vectored_writes);
     http
 }
 
@@ -150,7 +150,9 @@ where
     ) -> Self {
         let version = match speaks {
             Speaks::Http1 | Speaks::Either => {
-                let http = http1(&service.limits, settings).serve_connection(transport, service);
+                // What stands in for a file must not be copied.
+                let vectored = settings.vectored_writes || service.probe.outgoing().is_some();
+                let http = http1(&service.limits, vectored).serve_connection(transport, service);
                 Version::One(http.with_upgrades())
             }
             Speaks::Http2 => Version::two(transport, service, &executor),

@@ -25,10 +25,11 @@ struct Header {
 ///
 /// # Errors
 /// There is none.
-pub(super) async fn read<T: Transport>(arrival: &mut Arrival<T>) -> io::Result<()> {
-    let mut read = Vec::with_capacity(PROXY_HEADER_BYTES);
+pub(super) async fn read<T: Transport>(arrival: Arrival<T>) -> io::Result<Arrival<T>> {
+    let Arrival { stream, mut info, limits, counted, past, speaks, moved, .. } = arrival;
+    let (mut io, mut read) = (Io::new(stream), Vec::with_capacity(PROXY_HEADER_BYTES));
     let header = loop {
-        std::future::poll_fn(|context| poll_more(&mut arrival.stream, &mut read, context)).await?;
+        std::future::poll_fn(|context| poll_more(&mut io, &mut read, context)).await?;
         if let Some(header) = parse(&read)? {
             break header;
         }
@@ -36,24 +37,24 @@ pub(super) async fn read<T: Transport>(arrival: &mut Arrival<T>) -> io::Result<(
             return Err(wrong("it is too long"));
         }
     };
-    arrival.read = Bytes::copy_from_slice(&read[header.length..]);
     if let Some(client) = header.client {
-        arrival.info.proxy = Some(arrival.info.peer);
-        arrival.info.peer = Peer::Tcp(client);
+        info.proxy = Some(info.peer);
+        info.peer = Peer::Tcp(client);
     }
-    Ok(())
+    let (stream, read) = (io.into_inner(), Bytes::copy_from_slice(&read[header.length..]));
+    Ok(Arrival { stream, read, info, limits, counted, past, speaks, moved })
 }
 
 /// Reads some bytes more.
 fn poll_more<T: Transport>(
-    stream: &mut T,
+    io: &mut Io<T>,
     read: &mut Vec<u8>,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
     let mut piece = [0; PROXY_HEADER_BYTES];
     let wanted = PROXY_HEADER_BYTES - read.len();
     let mut buffer = ReadBuf::new(&mut piece[..wanted]);
-    ready!(Io::poll_read_from(stream, context, buffer.unfilled()))?;
+    ready!(io.poll_read_if(context, &mut buffer.unfilled(), |_| true))?;
     if buffer.filled().is_empty() {
         let text = "the connection was closed before the header of the PROXY protocol had come";
         return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, text)));

@@ -1,4 +1,4 @@
-//! Fixed responses by listener, host and path, which can be replaced while the server runs.
+//! What requests get by listener, host and path, which can be replaced while the server runs.
 //!
 //! Each shard, in a pool each connection, keeps the table that it knows, and a request finds out whether there is another by one
 //! look (`sync/live`). So a replacement holds on every shard from one store on, and no request sees a part of it.
@@ -7,27 +7,29 @@
 //! is large. A counted reference would be written by every core for every response.
 
 use super::{Body, Builder, ConnectionInfo, Server};
-use crate::config::{Config, Respond, Route};
+use crate::config::{self, Config, RedirectTo, Respond, Route};
 use crate::error::Error;
 use crate::mode::Mode;
 use crate::runtime::Handle;
+use crate::services::{
+    Answering, Content, Files, Health, Ready, Redirect, host, plain, refuse_method,
+};
 use crate::sync::Arc;
 use crate::sync::live::{Known, Live};
-use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::service::Service;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{Ready, ready};
 use std::ops::Deref;
 use std::rc::Rc;
 
-/// The responses of a configuration's routes. Clones share them: what is replaced in one holds in all.
+/// What the routes of a configuration do. Clones share them: what is replaced in one holds in all.
 ///
-/// Requests that are neither `GET` nor `HEAD` get 405, and those that no route is for 404. Of the routes that fit, those
+/// Requests that are neither `GET` nor `HEAD` get 405, unless they are sent elsewhere, and those that no route is for 404. Of the routes that fit, those
 /// of the request's host come before those of any host, a whole path before the beginning of one, a longer one before a
 /// shorter.
 #[derive(Clone)]
@@ -45,15 +47,23 @@ struct Hosts {
 #[derive(Default)]
 struct Paths {
     /// In their order: most servers have few, and comparing costs less than hashing.
-    whole: Vec<(String, Arc<Answer>)>,
+    whole: Vec<(String, Arc<Action>)>,
     /// The longest first.
-    beginnings: Vec<(String, Arc<Answer>)>,
+    beginnings: Vec<(String, Arc<Action>)>,
+}
+
+enum Action {
+    Respond(Answer),
+    Files(Files),
+    Redirect(Redirect),
+    Health,
+    Ready,
 }
 
 struct Answer {
     status: StatusCode,
-    /// There is a body, and nobody has said of what type it is.
-    is_text: bool,
+    /// Set if there is a body, and nobody has said of what type it is.
+    content_type: Option<&'static str>,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
 }
@@ -113,7 +123,7 @@ impl Table {
                 config.routes.iter().filter(|route| route.listener.as_ref() == Some(name));
             for_all.chain(for_this).for_each(|route| hosts.add(route));
             if config.routes.is_empty() {
-                hosts.any.whole.push(("/".to_owned(), Arc::new(Answer::hello())));
+                hosts.any.whole.push(("/".to_owned(), Arc::new(Action::hello())));
             }
             hosts
         };
@@ -128,23 +138,23 @@ impl Hosts {
             Some(host) => self.named.entry(host.clone()).or_default(),
             None => &mut self.any,
         };
-        let answer = Arc::new(Answer::new(&route.respond));
+        let action = Arc::new(Action::new(&route.action));
         match route.path.strip_suffix('*') {
             None => match paths.place(&route.path) {
-                Ok(place) => paths.whole[place].1 = answer,
-                Err(place) => paths.whole.insert(place, (route.path.clone(), answer)),
+                Ok(place) => paths.whole[place].1 = action,
+                Err(place) => paths.whole.insert(place, (route.path.clone(), action)),
             },
             Some(beginning) => {
                 paths.beginnings.retain(|(other, _)| other != beginning);
-                paths.beginnings.push((beginning.to_owned(), answer));
+                paths.beginnings.push((beginning.to_owned(), action));
                 paths.beginnings.sort_by_key(|(beginning, _)| std::cmp::Reverse(beginning.len()));
             }
         }
     }
 
-    fn find<B>(&self, request: &Request<B>) -> Option<&Answer> {
-        let path = request.uri().path();
-        let named = || self.named.get(&host(request)?)?.find(path);
+    fn find<'a>(&'a self, head: &'a Parts) -> Option<(&'a Action, &'a str)> {
+        let path = head.uri.path();
+        let named = || self.named.get(&host(head)?)?.find(path);
         let of_host = if self.named.is_empty() { None } else { named() };
         of_host.or_else(|| self.any.find(path))
     }
@@ -156,31 +166,55 @@ impl Paths {
         self.whole.binary_search_by(|(other, _)| other.as_str().cmp(path))
     }
 
-    fn find(&self, path: &str) -> Option<&Answer> {
-        let begins = |(beginning, _): &&(String, Arc<Answer>)| path.starts_with(beginning.as_str());
-        let beginning = || self.beginnings.iter().find(begins).map(|(_, answer)| answer);
-        let whole = self.place(path).ok().map(|place| &self.whole[place].1);
-        whole.or_else(beginning).map(|answer| &**answer)
-    }
-}
-
-/// The host that a request is for, in lower case, without its port.
-fn host<B>(request: &Request<B>) -> Option<String> {
-    let written = match request.uri().host() {
-        Some(host) => host,
-        None => {
-            let field = request.headers().get(HOST)?.to_str().ok()?;
-            let port = field.rfind(':').filter(|colon| !field[*colon..].contains(']'));
-            &field[..port.unwrap_or(field.len())]
+    /// What is done at a path, and what a `*` stands for there; with a whole path all but the slash.
+    fn find<'a>(&'a self, path: &'a str) -> Option<(&'a Action, &'a str)> {
+        if let Ok(place) = self.place(path) {
+            return Some((&self.whole[place].1, path.strip_prefix('/').unwrap_or(path)));
         }
-    };
-    Some(written.to_ascii_lowercase())
+        self.beginnings.iter().find_map(|(beginning, action)| {
+            Some((&**action, path.strip_prefix(beginning.as_str())?))
+        })
+    }
 }
 
 /// Bodies up to this size are copied into each response.
 const COPIED_MAX: usize = 4096;
 
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+impl Action {
+    fn new(action: &config::Action) -> Action {
+        match action {
+            config::Action::Respond(respond) => Action::Respond(Answer::new(respond)),
+            config::Action::Files(files) => {
+                // It was checked.
+                let cache_control = files.cache_control.as_ref();
+                let cache_control = cache_control.and_then(|text| text.parse::<HeaderValue>().ok());
+                Action::Files(
+                    Files::of(files.directory.clone())
+                        .index(&files.index)
+                        .precompressed(files.precompressed)
+                        .symlinks(files.symlinks)
+                        .dotfiles(files.dotfiles)
+                        .cache_control(cache_control),
+                )
+            }
+            config::Action::Redirect(RedirectTo { to, status }) => {
+                Action::Redirect(Redirect::of(to.clone(), *status))
+            }
+            config::Action::Health => Action::Health,
+            config::Action::Ready => Action::Ready,
+        }
+    }
+
+    /// What a server answers that nobody has told what to answer.
+    fn hello() -> Action {
+        Action::Respond(Answer::new(&Respond {
+            status: 200,
+            headers: Vec::new(),
+            body: Bytes::from_static(b"Hello, World!"),
+            content_type: "text/plain; charset=utf-8",
+        }))
+    }
+}
 
 impl Answer {
     fn new(respond: &Respond) -> Answer {
@@ -194,26 +228,22 @@ impl Answer {
             }
         }
         let status = StatusCode::from_u16(respond.status).unwrap_or_default();
-        let body = Bytes::from(respond.body.clone());
-        let is_text = !body.is_empty() && headers.iter().all(|(name, _)| name != CONTENT_TYPE);
-        Answer { status, is_text, headers, body }
+        let body = respond.body.clone();
+        let is_typed = body.is_empty() || headers.iter().any(|(name, _)| name == CONTENT_TYPE);
+        let content_type = (!is_typed).then_some(respond.content_type);
+        Answer { status, content_type, headers, body }
     }
 
-    /// What a server answers that nobody has told what to answer.
-    fn hello() -> Answer {
-        Answer::new(&Respond { status: 200, headers: Vec::new(), body: "Hello, World!".to_owned() })
-    }
-
-    fn response(&self) -> Response<Full<Bytes>> {
+    fn response(&self) -> Response<Content> {
         let body = match self.body.len() {
             0..=COPIED_MAX => Bytes::copy_from_slice(&self.body),
             _ => self.body.clone(),
         };
-        let mut response = Response::new(Full::new(body));
+        let mut response = Response::new(Content::from(body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        if self.is_text {
-            headers.insert(CONTENT_TYPE, TEXT);
+        if let Some(content_type) = self.content_type {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
         for (name, value) in &self.headers {
             // They were made of such bytes: neither fails.
@@ -227,13 +257,6 @@ impl Answer {
     }
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, TEXT);
-    response
-}
-
 /// Answers the requests of one connection.
 struct RouteService<K> {
     /// What one shard, or one connection of a pool, knows.
@@ -242,33 +265,42 @@ struct RouteService<K> {
 }
 
 impl<K: Deref<Target = Known<Table>>> RouteService<K> {
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    fn answer(&self, head: &Parts) -> Answering {
         let table = self.known.get();
-        let Some(answer) = table.0.get(self.listener).and_then(|hosts| hosts.find(request)) else {
-            return plain(StatusCode::NOT_FOUND, "Nothing here.\n");
+        let Some((action, rest)) = table.0.get(self.listener).and_then(|hosts| hosts.find(head))
+        else {
+            return Answering::ready(head, plain(StatusCode::NOT_FOUND, "Nothing here.\n"));
         };
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.\n");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
-        }
-        answer.response()
+        let response = match action {
+            Action::Respond(answer) => {
+                refuse_method(&head.method).unwrap_or_else(|| answer.response())
+            }
+            Action::Files(files) => return files.answer(head, rest),
+            Action::Redirect(redirect) => redirect.answer(head, rest),
+            Action::Health => Health.answer(&head.method),
+            Action::Ready => Ready.answer(&head.method),
+        };
+        Answering::ready(head, response)
     }
 }
 
 impl<K: Deref<Target = Known<Table>>> Service<Request<Body>> for RouteService<K> {
-    type Response = Response<Full<Bytes>>;
+    type Response = Response<Content>;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    type Future = Answering;
 
+    #[inline]
     fn call(&self, request: Request<Body>) -> Self::Future {
-        ready(Ok(self.answer(&request)))
+        self.answer(&request.into_parts().0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::header::{HOST, LOCATION};
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
 
     fn routes(text: &str) -> Routes {
         Routes::new(&Config::from_toml_str(text).expect("a configuration"))
@@ -278,14 +310,24 @@ mod tests {
         RouteService { known: Box::new(Known::new(routes.0.clone())), listener }
     }
 
+    fn response(
+        service: &RouteService<Box<Known<Table>>>,
+        request: Request<()>,
+    ) -> Response<Content> {
+        let mut answer = std::pin::pin!(service.answer(&request.into_parts().0));
+        match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(response)) => response,
+            _ => panic!("it is there at once"),
+        }
+    }
+
     fn ask(service: &RouteService<Box<Known<Table>>>, path: &str, host: &str) -> (u16, String) {
         let request = Request::builder().uri(path).header(HOST, host).body(()).expect("a request");
-        let response = service.answer(&request);
+        let response = response(service, request);
         let status = response.status().as_u16();
         let mut body = Box::pin(http_body_util::BodyExt::collect(response.into_body()));
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match body.as_mut().poll(&mut context) {
-            std::task::Poll::Ready(Ok(body)) => {
+        match body.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(body)) => {
                 (status, String::from_utf8(body.to_bytes().to_vec()).expect("text"))
             }
             _ => panic!("a full body is there at once"),
@@ -331,6 +373,26 @@ mod tests {
         assert_eq!(body(&a, "/x", "[::1]:80"), "x");
         assert_eq!(ask(&b, "/x", "test"), (404, "x of b".to_owned()));
         assert_eq!(body(&b, "/y", "test"), "rest");
+    }
+
+    #[test]
+    fn a_redirect_fills_its_target_for_every_method() {
+        let routes = routes(
+            "[[route]]\npath = \"/old/*\"\nredirect = { to = \"https://{host}/new/{rest}{query}\", status = 301 }\n\
+             [[route]]\npath = \"/alive\"\nhealth = true\n",
+        );
+        let service = service(&routes, 0);
+        let ask = |method: &str, path: &str| {
+            let request = Request::builder().method(method).uri(path).header(HOST, "Test:80");
+            response(&service, request.body(()).expect("a request"))
+        };
+        for method in ["GET", "POST"] {
+            let response = ask(method, "/old/a/b?c=d");
+            assert_eq!(response.status(), 301);
+            assert_eq!(response.headers()[LOCATION], "https://test/new/a/b?c=d");
+        }
+        assert_eq!(ask("GET", "/alive").status(), 200);
+        assert_eq!(ask("POST", "/alive").status(), 405);
     }
 
     #[test]

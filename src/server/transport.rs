@@ -5,9 +5,9 @@
 //! comparison of its first byte.
 
 use super::probe::{End, Probe};
-use crate::http::{Io, poll_read_if, reset_at_close};
+use crate::http::{Io, Stretch, reset_at_close, stands_in};
 use hyper::body::Bytes;
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper::upgrade::{Parts, Upgraded};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -19,13 +19,74 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A stream that HTTP can be spoken on.
 pub(super) trait Stream: Read + Write + Unpin + Send + 'static {
+    /// Whether it can send files by itself.
+    const SENDS_FILES: bool = false;
+
     /// When it is closed what was to be sent is forgotten.
     fn reset_at_close(&self);
+
+    /// Reads, and shows what has come before its reader gets it, who gets it if `take` says so, and nothing otherwise.
+    fn poll_read_if(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBufCursor<'_>,
+        take: impl FnOnce(&[u8]) -> bool,
+    ) -> Poll<io::Result<()>> {
+        let mut piece = [0; PREFACE.len()];
+        let length = buffer.remaining().min(piece.len());
+        let mut read = ReadBuf::new(&mut piece[..length]);
+        ready!(Pin::new(self).poll_read(context, read.unfilled()))?;
+        if take(read.filled()) {
+            buffer.put_slice(read.filled());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what goes before a part of a file, which follows at once.
+    fn poll_write_before(
+        &mut self,
+        context: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write_vectored(context, bufs)
+    }
+
+    /// Writes a part of a file. 0: the file ends there.
+    fn poll_send_file(&mut self, _: &mut Context<'_>, _: &Stretch) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
 }
 
 impl<T: crate::http::Transport + Send + 'static> Stream for Io<T> {
+    const SENDS_FILES: bool = true;
+
     fn reset_at_close(&self) {
         reset_at_close(self.inner());
+    }
+
+    fn poll_write_before(
+        &mut self,
+        context: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Io::poll_write_before(self, context, bufs)
+    }
+
+    fn poll_send_file(
+        &mut self,
+        context: &mut Context<'_>,
+        part: &Stretch,
+    ) -> Poll<io::Result<usize>> {
+        Io::poll_send_file(self, context, &*part.file, part.offset, part.length)
+    }
+
+    fn poll_read_if(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBufCursor<'_>,
+        take: impl FnOnce(&[u8]) -> bool,
+    ) -> Poll<io::Result<()>> {
+        Io::poll_read_if(self, context, buffer, take)
     }
 }
 
@@ -129,7 +190,7 @@ impl<I: Stream> Transport<I> {
                 }
                 take
             };
-            ready!(poll_read_if(io, context, &mut buffer, take))?;
+            ready!(io.poll_read_if(context, &mut buffer, take))?;
             self.probe.has_read();
             self.guesses = is_preface && self.before.len() < PREFACE.len();
             if self.guesses {
@@ -189,6 +250,31 @@ impl<I> Transport<I> {
     }
 }
 
+impl<I: Stream> Transport<I> {
+    /// Writes what goes before the first part of a file, or that part. `at`: where the first slice is that stands in for one.
+    fn poll_write_files(
+        &mut self,
+        context: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+        at: usize,
+    ) -> Poll<io::Result<usize>> {
+        if at > 0 {
+            return self.io.poll_write_before(context, &bufs[..at]);
+        }
+        let Some(outgoing) = self.probe.outgoing() else {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        };
+        let part = outgoing.next(bufs)?;
+        let sent = ready!(self.io.poll_send_file(context, &part))?;
+        if sent == 0 {
+            let text = "a file has become shorter while it was sent";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
+        }
+        outgoing.sent(sent);
+        Poll::Ready(Ok(sent))
+    }
+}
+
 impl<I: Stream> Write for Transport<I> {
     #[inline]
     fn poll_write(
@@ -197,6 +283,9 @@ impl<I: Stream> Write for Transport<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
+        if self.probe.outgoing().is_some() && stands_in(bytes) {
+            return self.poll_write_vectored(context, &[IoSlice::new(bytes)]);
+        }
         let written = Pin::new(&mut self.io).poll_write(context, bytes);
         self.note(written)
     }
@@ -211,6 +300,12 @@ impl<I: Stream> Write for Transport<I> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
+        if self.probe.outgoing().is_some()
+            && let Some(at) = bufs.iter().position(|buf| stands_in(buf))
+        {
+            let written = self.poll_write_files(context, bufs, at);
+            return self.note(written);
+        }
         let written = Pin::new(&mut self.io).poll_write_vectored(context, bufs);
         self.note(written)
     }

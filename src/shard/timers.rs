@@ -91,14 +91,26 @@ impl Timers {
     /// Wakes those whose time has come, at most `limit`. Returns how many, and whether there are more.
     pub(crate) fn fire(&self, now: Instant, limit: usize) -> (usize, bool) {
         // Also when there are none: the wheel must know the time to place the next one well.
-        let mut fired = self.fired.take();
-        let more = self.wheel.borrow_mut().expire(self.ticks.at(now), limit, &mut fired);
+        let (fired, more) = {
+            let mut fired = self.fired.borrow_mut();
+            let more = self.wheel.borrow_mut().expire(self.ticks.at(now), limit, &mut fired);
+            if fired.is_empty() {
+                return (0, more);
+            }
+            (std::mem::take(&mut *fired), more)
+        };
+        (self.wake(fired), more)
+    }
+
+    /// Wakes all of these. Nothing is borrowed meanwhile: each may come back here.
+    #[inline(never)]
+    fn wake(&self, mut fired: Vec<Waker>) -> usize {
         let count = fired.len();
         for waker in fired.drain(..) {
             wake_counted(waker);
         }
         self.fired.replace(fired);
-        (count, more)
+        count
     }
 
     /// How long until `fire` should be called again; never longer than until the next timer.

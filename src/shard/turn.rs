@@ -119,10 +119,10 @@ impl Shard {
     }
 
     pub(crate) fn poll_tasks(&self) {
-        let began = self.now.get();
         let turn_time = self.limits.turn_time;
         let mut left = self.limits.polls_per_turn;
-        let mut looked = began;
+        let mut looked = self.now.get();
+        let mut spent = Duration::ZERO;
         let mut until_look = self.clock_stride.get();
         // One that yields takes long: then each round of polls is timed.
         let mut goes_on = false;
@@ -149,7 +149,7 @@ impl Shard {
             goes_on |= yields && is_long(took, YIELD_INTERVAL);
             until_look = stride_after(&self.clock_stride, took, turn_time);
             looked = now;
-            let spent = now.duration_since(began);
+            spent += took;
             if spent >= turn_time || (spent >= YIELD_INTERVAL && self.home.is_round_over()) {
                 break;
             }
@@ -160,7 +160,12 @@ impl Shard {
     }
 
     /// Takes what came from other threads. True: something did.
+    #[inline]
     pub(crate) fn read_inbox(&self) -> bool {
+        !self.inbox().is_empty() && self.read_messages()
+    }
+
+    fn read_messages(&self) -> bool {
         let woken = self.home.take_foreign();
         let mut messages = 0;
         // Half of what a turn takes is for calls, however many notices there are.

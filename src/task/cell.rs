@@ -67,7 +67,7 @@ pub(crate) struct Header {
 struct Vtable {
     poll: unsafe fn(NonNull<Header>, &Home) -> bool,
     cancel: unsafe fn(NonNull<Header>, &Home),
-    join: unsafe fn(NonNull<Header>, &Waker, &Home, *mut ()),
+    join: unsafe fn(NonNull<Header>, &Waker, *mut ()),
     forward: unsafe fn(NonNull<Header>, *const ()),
     detach: unsafe fn(NonNull<Header>, &Home),
     /// Drops the output that nobody has taken; the memory stays.
@@ -178,6 +178,8 @@ pub(super) fn allocate<F: Future + 'static>(
     inbox: &Arc<Inbox>,
     memory: &FreeList,
 ) -> NonNull<Header> {
+    let block = memory.take(Allocation::<F>::LAYOUT).cast::<Allocation<F>>();
+    // Only now that it is known where: it is made there, not moved there.
     let allocation = Allocation {
         header: Header {
             word: Word::new(),
@@ -196,7 +198,6 @@ pub(super) fn allocate<F: Future + 'static>(
         joiner: UnsafeCell::new(Joiner::Nobody),
         stage: UnsafeCell::new(Stage::Future(future)),
     };
-    let block = memory.take(Allocation::<F>::LAYOUT).cast::<Allocation<F>>();
     // SAFETY: the block has the layout of `Allocation<F>`, or is larger, and is nobody's. Header is the first field of
     // a repr(C) struct.
     unsafe { block.write(allocation) };
@@ -236,8 +237,15 @@ pub(super) unsafe fn join<T>(
     home: &Home,
 ) -> Poll<Result<T, JoinError>> {
     let mut result = Poll::Pending;
-    // SAFETY: as in `poll`; `result` has the type that the vtable's function writes.
-    unsafe { (header.as_ref().vtable.join)(header, waker, home, (&raw mut result).cast()) };
+    // A task that is ready and awaited by another runs at once, in the other's place: the other would only make room for it.
+    // SAFETY: as in `poll`; the handle's reference keeps the cell, which is in the queue, as READY says. `result` has the type
+    // that the vtable's function writes.
+    unsafe {
+        if header.as_ref().is_only_ready() {
+            home.poll_in_place(header, || poll(header, home));
+        }
+        (header.as_ref().vtable.join)(header, waker, (&raw mut result).cast());
+    }
     result
 }
 
@@ -442,19 +450,17 @@ impl<F: Future + 'static> Allocation<F> {
     }
 
     /// Drops the future in place. False: the drop panicked.
-    #[inline]
+    #[inline(always)]
     fn drop_future(&self) -> bool {
         // SAFETY: only the home reaches the stage, and the flags say ENDED and not OUTPUT, so user code that runs in the
         // drop cannot get to it. The drop is in place, as a pinned future asks for; whether it panics or not, the stage is
         // overwritten without being dropped again.
-        self.stage.with_mut(|stage| unsafe {
-            let calm = !std::mem::needs_drop::<F>() || {
-                let dropped = catch_unwind(AssertUnwindSafe(|| ptr::drop_in_place(stage)));
-                dropped.map_err(forget_panic).is_ok()
-            };
-            stage.write(Stage::Empty);
-            calm
-        })
+        let drop_it = || self.stage.with_mut(|stage| unsafe { ptr::drop_in_place(stage) });
+        let calm = !std::mem::needs_drop::<F>()
+            || catch_unwind(AssertUnwindSafe(drop_it)).map_err(forget_panic).is_ok();
+        // SAFETY: as above.
+        self.stage.with_mut(|stage| unsafe { stage.write(Stage::Empty) });
+        calm
     }
 
     /// Puts the output where the future was.
@@ -484,20 +490,9 @@ impl<F: Future + 'static> Allocation<F> {
         })
     }
 
-    unsafe fn join(header: NonNull<Header>, waker: &Waker, home: &Home, result: *mut ()) {
+    unsafe fn join(header: NonNull<Header>, waker: &Waker, result: *mut ()) {
         // SAFETY: the caller keeps the contract of `super::join`.
         let this = unsafe { Self::of(header) };
-        // A task that is ready and awaited by another runs at once, in the other's place: the other would only make
-        // room for it.
-        if this.header.is_only_ready() {
-            // SAFETY: this is the task's home; the handle's reference keeps the cell, which is in the queue, as READY says.
-            unsafe {
-                home.poll_in_place(header, || {
-                    this.header.clear(READY);
-                    Self::poll(header, home)
-                });
-            }
-        }
         if this.header.is_over() {
             let output =
                 this.take_output().unwrap_or_else(|| Err(JoinError::cancelled(this.header.id)));
@@ -554,6 +549,10 @@ impl<F: Future + 'static> Allocation<F> {
         this.header.set(DETACHED);
         // SAFETY: only the home reaches the joiner; what it held is dropped after the exchange.
         let joiner = this.joiner.with_mut(|joiner| unsafe { ptr::replace(joiner, Joiner::Nobody) });
+        if matches!(joiner, Joiner::Nobody) && !this.header.has(OUTPUT) {
+            // As of most tasks that nobody is to wait for: there is nothing to drop.
+            return;
+        }
         let output = this.take_output();
         if !home.as_current(header, || drop_caught(joiner) & drop_caught(output)) {
             add(&home.counts().panics, 1);

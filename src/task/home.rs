@@ -197,14 +197,17 @@ impl Home {
     #[inline]
     pub(super) fn spawn_as<F: Future + 'static>(&self, future: F, id: TaskId) -> NonNull<Header> {
         let header = cell::allocate(future, id, &self.inbox, &self.memory);
-        if self.closed.get() {
-            // SAFETY: the cell has just been made, and belongs to the caller's reference alone from here on.
-            unsafe {
-                cell::cancel(header, self);
-                cell::orphan(header, self);
-            }
-            return header;
+        if self.closing.get() {
+            self.refuse(header);
+        } else {
+            self.admit(header);
         }
+        header
+    }
+
+    /// A task that has just been made.
+    #[inline(always)]
+    fn admit(&self, header: NonNull<Header>) {
         // SAFETY: the cell has just been made. It leaves the run queue when it is polled, and the other list when it is
         // freed, or given up by `close`.
         unsafe {
@@ -213,11 +216,22 @@ impl Home {
         }
         self.live.set(self.live.get() + 1);
         add(&self.counts.spawned, 1);
-        if self.closing.get() {
-            // SAFETY: the cell has just been made, and the caller's reference keeps it.
+    }
+
+    /// A task that has just been made, and too late: the shard is closing.
+    #[cold]
+    fn refuse(&self, header: NonNull<Header>) {
+        if self.closed.get() {
+            // SAFETY: the cell belongs to the caller's reference alone from here on.
+            unsafe {
+                cell::cancel(header, self);
+                cell::orphan(header, self);
+            }
+        } else {
+            self.admit(header);
+            // SAFETY: the caller's reference keeps the cell.
             unsafe { self.end_now(header) };
         }
-        header
     }
 
     /// Marks the task ready, unless it is or has ended.
@@ -445,6 +459,7 @@ impl Home {
         let last = self.inbox.wakes.close();
         self.follow_requests(last);
         while self.poll_next(0) > 0 {}
+        self.closing.set(true);
         self.closed.set(true);
         while let Some(header) = self.all.first() {
             // SAFETY: it is in the list. This is the cells' home; none is polled again.

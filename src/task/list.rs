@@ -75,8 +75,15 @@ impl<C: Chain> List<C> {
     #[inline(always)]
     pub(super) fn pop_front(&self) -> Option<NonNull<Header>> {
         let first = self.first()?;
-        // SAFETY: it is in this list.
-        unsafe { self.remove(first) };
+        // SAFETY: what is in a list is alive, and so is the one behind it.
+        unsafe {
+            let next = C::links(first.as_ref()).next.get();
+            self.first.set(next);
+            match next.as_ref() {
+                Some(next) => C::links(next).previous.set(ptr::null_mut()),
+                None => self.last.set(ptr::null_mut()),
+            }
+        }
         Some(first)
     }
 

@@ -5,14 +5,16 @@ use corelane::net::{TcpListener, UdpSocket, UnixStream};
 use corelane::task::coop;
 use corelane::time::{Duration, Instant, sleep};
 use corelane::{HostedShard, Limits};
-use futures::{AsyncReadExt, AsyncWriteExt};
+use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
 use std::net::{TcpStream as StdTcpStream, UdpSocket as StdUdpSocket};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::thread;
 
 /// Keeps a shard as busy as tasks can: tasks that wake themselves, for as long as `stop` is false.
@@ -241,6 +243,33 @@ fn a_task_that_an_unconstrained_future_waits_for_has_its_share_like_any_other() 
             coop::unconstrained(task).await.expect("no panic");
         });
         assert!((1..=SHARE).contains(&used), "{used} operations in one poll");
+    });
+}
+
+#[test]
+fn asking_a_socket_that_has_nothing_is_no_operation() {
+    within_reason(|| {
+        let runtime = shards_with(1, limits(|limits| limits.io_per_poll = 4));
+        wait(runtime.handle().submit_to(FIRST, || async {
+            let (_open, mut stream) = UnixStream::pair().expect("a pair");
+            let mut ask = |context: &mut Context<'_>| {
+                assert!(Pin::new(&mut stream).poll_read(context, &mut [0; 8]).is_pending());
+            };
+            // The first registers it, and is one.
+            poll_fn(|context| {
+                ask(context);
+                Poll::Ready(())
+            })
+            .await;
+            corelane::yield_now().await;
+            poll_fn(|context| {
+                (0..100).for_each(|_| ask(context));
+                assert!(coop::has_budget_remaining());
+                Poll::Ready(())
+            })
+            .await;
+        }))
+        .expect("no panic");
     });
 }
 

@@ -16,6 +16,8 @@ mod config;
 mod net;
 #[cfg(feature = "cli")]
 mod serve;
+#[cfg(feature = "cli")]
+mod services;
 #[cfg(feature = "server")]
 mod steering;
 #[cfg(feature = "tls")]

@@ -27,12 +27,26 @@ const FLOORS: &[(u8, &[&str])] = &[
             "stats/",
             "tls/",
             "config/",
+            "services/target.rs",
+            "services/types.rs",
         ],
     ),
     (2, &["park.rs", "task/", "mesh/"]),
     (3, &["reactor/", "shard/", "stealing/", "blocking.rs"]),
     (4, &["net/", "time/", "signal.rs", "http/", "task/coop.rs", "runtime/spawn.rs"]),
-    (5, &["runtime/", "server/", "tracing.rs", "proxy/", "admin/", "task.rs", "task/join_set.rs"]),
+    (
+        5,
+        &[
+            "runtime/",
+            "server/",
+            "services/",
+            "tracing.rs",
+            "proxy/",
+            "admin/",
+            "task.rs",
+            "task/join_set.rs",
+        ],
+    ),
     (6, &["cli/", "main.rs", "lib.rs", "models/"]),
 ];
 
@@ -54,7 +68,7 @@ const NAMES: &[(&str, &[&str])] = &[
     ("std::sync::atomic", &["sync/"]),
     ("core::sync::atomic", &["sync/"]),
     ("clap", &["cli/", "main.rs"]),
-    ("hyper", &["http/", "server/", "proxy/", "admin/", "cli/", "tls/"]),
+    ("hyper", &["http/", "server/", "services/", "proxy/", "admin/", "cli/", "tls/"]),
     (
         "tokio",
         &[
@@ -75,7 +89,7 @@ const NAMES: &[(&str, &[&str])] = &[
 /// Pieces of code that only some files may contain.
 const CALLS: &[(&[&str], &[&str])] = &[
     (&["Instant", ":", ":", "now"], &["time/clock.rs", "cli/"]),
-    (&["SystemTime", ":", ":", "now"], &["cli/", "config/", "http/", "server/"]),
+    (&["SystemTime", ":", ":", "now"], &["cli/", "config/", "http/", "server/", "services/"]),
     (&["todo", "!"], &[]),
     (&["dbg", "!"], &[]),
     (&["unimplemented", "!"], &[]),
@@ -89,6 +103,7 @@ const UNSAFE: &[&str] = &[
     "sys/bytes.rs",
     "sys/handed.rs",
     "sys/process.rs",
+    "sys/send_file.rs",
     "sys/socket.rs",
     "sys/steer.rs",
     "task/cell.rs",

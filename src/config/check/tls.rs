@@ -1,12 +1,12 @@
 //! HTTPS of a listener: whether its files can be read and used, and its certificates are good for now.
 
 use super::Checker;
-use crate::config::keys::{self, Key};
+use crate::config::Secure;
+use crate::config::keys;
 use crate::config::problem::Problem;
 use crate::config::value::Table;
-use crate::config::{Secure, value};
 use crate::tls::{self, Tls, Version, Wrong};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 impl Checker<'_> {
@@ -25,7 +25,7 @@ impl Checker<'_> {
                 builder = builder.certificate(chain, key);
             }
         }
-        if let Some(authorities) = self.file(&table, &keys::CLIENT_AUTHORITIES) {
+        if let Some(authorities) = table.text(&keys::CLIENT_AUTHORITIES) {
             let required = table.text(&keys::CLIENT_CERTIFICATES).as_deref() != Some("optional");
             builder = builder.client_certificates(authorities, required);
         } else if table.get(&keys::CLIENT_CERTIFICATES).is_some() {
@@ -60,7 +60,8 @@ impl Checker<'_> {
                 self.needed(table, key, example);
             }
         }
-        let (chain, key) = (self.file(table, &keys::CHAIN)?, self.file(table, &keys::KEY)?);
+        let file = |key| table.text(key).map(PathBuf::from);
+        let (chain, key) = (file(&keys::CHAIN)?, file(&keys::KEY)?);
         let (about, error) = match tls::check(&chain, &key) {
             Ok(certificate) => {
                 let now = SystemTime::now();
@@ -79,13 +80,5 @@ impl Checker<'_> {
         };
         self.errors.push(Problem::new(table.place(about), error.to_string()).of(about.name));
         None
-    }
-
-    /// The file that a key names. A relative one is looked for beside the configuration, if that stands in a file.
-    fn file(&self, table: &Table, key: &Key) -> Option<PathBuf> {
-        let named = PathBuf::from(table.text(key)?);
-        let from_file = matches!(table.get(key)?.origin, value::Origin::File(_));
-        let beside = Path::new(&self.draft.source.name).parent().filter(|_| from_file);
-        Some(beside.map(|directory| directory.join(&named)).unwrap_or(named))
     }
 }

@@ -6,7 +6,6 @@ use crate::reactor::gather::Gathered;
 use crate::reactor::slots::{Direction, SlotKey};
 use crate::shard::Shard;
 use crate::shard::context::with_current;
-use crate::sync::Ordering;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -34,11 +33,18 @@ impl<S: Socket> Source<S> {
     }
 
     /// Ready when nothing is left that the kernel has refused; what was gathered in this poll is on its way.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn poll_unsent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.holds(Held::Unsent) && !self.holds(Held::Lost) {
-            return Poll::Ready(Ok(()));
+        if self.holds_any(Held::Unsent as u32 | Held::Lost as u32) {
+            self.poll_held(context)
+        } else {
+            Poll::Ready(Ok(()))
         }
+    }
+
+    /// When something may be left, or be missing.
+    #[cold]
+    fn poll_held(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(outbox) = self.filled_outbox() {
             return outbox.poll_sent(context.waker());
         }
@@ -90,9 +96,8 @@ impl<S: Socket> Source<S> {
         if here == Some(true) {
             return;
         }
-        let place = self.place.load(Ordering::Relaxed);
-        let key = SlotKey::from_bits(place);
-        self.at_home(place >> SlotKey::BITS, move |shard| shard.reactor.end_when_sent(key));
+        let key = self.key();
+        self.at_home(key.owner(), move |shard| shard.reactor.end_when_sent(key));
     }
 
     fn at_slot(

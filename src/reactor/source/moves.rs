@@ -1,6 +1,6 @@
 //! Where a socket is registered, and its way from one shard to another.
 
-use super::{Socket, Source, assumed, place_of};
+use super::{Socket, Source, assumed};
 use crate::mesh::inbox::Inbox;
 use crate::mesh::message::Notice;
 use crate::reactor::engine::{Descriptor, Held, lost};
@@ -9,7 +9,9 @@ use crate::shard::context::with_current;
 use crate::sync::{Arc, Ordering, lock};
 use crate::task::home::add;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd;
+use std::slice;
 
 /// One shard that knows the socket.
 pub(super) struct Registration {
@@ -24,6 +26,58 @@ impl Registration {
     pub(super) fn leave(&mut self) {
         self.left += 1;
         self.inbox.notify(Notice::MovedAway(self.key, self.left));
+    }
+}
+
+/// The shards that know a socket. Mostly it is one, which takes no memory of its own.
+#[derive(Default)]
+pub(super) enum Registrations {
+    #[default]
+    None,
+    One(Registration),
+    Several(Vec<Registration>),
+}
+
+impl Registrations {
+    fn push(&mut self, new: Registration) {
+        *self = match std::mem::take(self) {
+            Registrations::None => Registrations::One(new),
+            Registrations::One(old) => Registrations::Several(vec![old, new]),
+            Registrations::Several(mut all) => {
+                all.push(new);
+                Registrations::Several(all)
+            }
+        };
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Registration) -> bool) {
+        match self {
+            Registrations::One(one) if !keep(one) => *self = Registrations::None,
+            Registrations::None | Registrations::One(_) => {}
+            Registrations::Several(all) => all.retain(keep),
+        }
+    }
+}
+
+impl Deref for Registrations {
+    type Target = [Registration];
+
+    fn deref(&self) -> &[Registration] {
+        match self {
+            Registrations::None => &[],
+            Registrations::One(one) => slice::from_ref(one),
+            Registrations::Several(all) => all,
+        }
+    }
+}
+
+impl DerefMut for Registrations {
+    fn deref_mut(&mut self) -> &mut [Registration] {
+        match self {
+            Registrations::None => &mut [],
+            Registrations::One(one) => slice::from_mut(one),
+            Registrations::Several(all) => all,
+        }
     }
 }
 
@@ -48,6 +102,10 @@ impl<S: Socket> Source<S> {
             if let Some(shared) = shard.shared() {
                 return self.join_pool(shared, homes);
             }
+            if self.pooled.get().is_some() {
+                // Since the caller looked: it looks again.
+                return Ok(());
+            }
             let uid = shard.inbox().uid();
             let before = self.place.load(Ordering::Relaxed);
             let fd = self.shared.fd().as_raw_fd();
@@ -69,12 +127,11 @@ impl<S: Socket> Source<S> {
             if self.holds(Held::Lost) {
                 shard.reactor.fail(key, lost());
             }
-            self.place.store(place_of(uid, key), Ordering::Relaxed);
+            self.place.store(key.to_bits(), Ordering::Relaxed);
             // The home before lets go unless somebody waits there; those before it have been told.
-            let before = before >> SlotKey::BITS;
-            let other = |home: &&mut Registration| {
-                home.inbox.uid() != uid && u64::from(home.inbox.uid()) == before
-            };
+            let before = SlotKey::from_bits(before).owner();
+            let other =
+                |home: &&mut Registration| home.inbox.uid() != uid && home.inbox.uid() == before;
             if let Some(home) = homes.iter_mut().find(other) {
                 home.leave();
             }
@@ -90,7 +147,7 @@ impl<S: Socket> Source<S> {
         }
         let homes = std::mem::take(&mut lock(&self.homes).at);
         self.place.store(0, Ordering::Relaxed);
-        for home in homes {
+        for home in &*homes {
             let here = with_current(|shard| {
                 let here = shard.inbox().uid() == home.inbox.uid();
                 if here && open {

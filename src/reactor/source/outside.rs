@@ -5,10 +5,10 @@ use super::{Socket, Source};
 use crate::mesh::message::{Notice, Watchers};
 use crate::reactor::engine::lost;
 use crate::reactor::engine::{Held, retried};
-use crate::reactor::slots::{Direction, SlotKey};
+use crate::reactor::slots::Direction;
 use crate::shard::Shard;
 use crate::shard::context::with_current;
-use crate::sync::{Arc, Ordering, lock};
+use crate::sync::{Arc, lock};
 use crate::sys::socket;
 use std::io;
 use std::task::{Context, Poll};
@@ -59,10 +59,10 @@ impl<S: Socket> Source<S> {
     }
 
     /// Has `run` run by the shard called `uid`, if the socket is registered there.
-    pub(super) fn at_home(&self, uid: u64, run: impl FnOnce(&Shard) + Send + 'static) {
+    pub(super) fn at_home(&self, uid: u32, run: impl FnOnce(&Shard) + Send + 'static) {
         let inbox = {
             let homes = lock(&self.homes);
-            let home = homes.at.iter().find(|home| u64::from(home.inbox.uid()) == uid);
+            let home = homes.at.iter().find(|home| home.inbox.uid() == uid);
             home.map(|home| home.inbox.clone())
         };
         if let Some(inbox) = inbox {
@@ -93,8 +93,8 @@ impl<S: Socket> Source<S> {
         join: impl FnOnce(&Watchers) -> bool,
     ) -> io::Result<Arc<Watchers>> {
         let mut homes = lock(&self.homes);
-        let uid = self.place.load(Ordering::Relaxed) >> SlotKey::BITS;
-        let last = homes.at.iter().find(|home| u64::from(home.inbox.uid()) == uid);
+        let uid = self.key().owner();
+        let last = homes.at.iter().find(|home| home.inbox.uid() == uid);
         let Some(home) = last.filter(|home| !home.inbox.is_closed()) else {
             return Err(io::Error::other(
                 "no Corelane shard watches this socket: poll it in a task of a Runtime or inside corelane::block_on first",

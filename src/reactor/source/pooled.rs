@@ -1,7 +1,7 @@
 //! A socket that is registered with the reactor of a pool: any thread can use it, and none is its home.
 
 use super::moves::Registration;
-use super::{Socket, Source, assumed};
+use super::{Socket, Source, assumed, charge};
 use crate::mesh::message::Watchers;
 use crate::reactor::engine::{Held, retried};
 use crate::reactor::interest::{Interest, Ready};
@@ -14,7 +14,7 @@ use crate::sync::{Arc, Ordering};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 /// Its place in a pool.
 pub(super) struct Pooled {
@@ -51,6 +51,31 @@ impl<S: Socket> Source<S> {
 }
 
 impl<S: Socket> Source<S> {
+    /// Whether a pool has the socket, as far as its one word says: `pooled` is set before.
+    #[inline(always)]
+    pub(super) fn is_in_pool(&self) -> bool {
+        self.place.load(Ordering::Relaxed) == IN_POOL
+    }
+
+    /// An operation on a socket of a pool. A function of its own, so that those of shards pay nothing for it.
+    #[inline(never)]
+    pub(super) fn poll_pooled<R>(
+        &self,
+        pooled: &Pooled,
+        context: &mut Context<'_>,
+        direction: Direction,
+        mut call: impl FnMut(&S) -> io::Result<R>,
+        drained: impl Fn(&R) -> bool,
+    ) -> Poll<io::Result<R>> {
+        ready!(charge(context));
+        if direction == Direction::Write
+            && let Some(outbox) = self.filled_outbox()
+        {
+            ready!(outbox.poll_sent(context.waker()))?;
+        }
+        pooled.poll_io(context, direction, || call(&self.shared.socket), &drained)
+    }
+
     /// Where bytes are gathered, once a pool shares the socket.
     pub(super) fn outbox(&self) -> Option<&Arc<Outbox>> {
         let pooled = self.pooled.get()?;

@@ -1,7 +1,7 @@
 //! Waiting for readiness through `&self`: any number of tasks, none of which is forgotten.
 
 use super::pooled::Pooled;
-use super::{Here, Socket, Source, place_of};
+use super::{Here, Socket, Source};
 use crate::mesh::message::Watchers;
 use crate::reactor::interest::{Interest, Ready};
 use crate::reactor::slots::{Direction, Readiness, SlotKey};
@@ -19,7 +19,7 @@ pub(super) struct Wait<'a, S: Socket> {
     source: &'a Source<S>,
     interest: Interest,
     /// Where it waits on a shard, by direction.
-    waiting: [Option<(u64, WaiterId)>; 2],
+    waiting: [Option<(SlotKey, WaiterId)>; 2],
     /// Where it waits on a thread that is no shard.
     watching: [Option<(Arc<Watchers>, WaiterId)>; 2],
 }
@@ -47,32 +47,30 @@ impl<'a, S: Socket> Wait<'a, S> {
         if !readiness.is_empty() {
             return Some(Poll::Ready(Ready::new(readiness)));
         }
-        let place = place_of(shard.inbox().uid(), key);
         for direction in self.directions() {
             let waiting = self.waiting[direction as usize].take();
-            let known = waiting.filter(|(there, _)| *there == place).map(|(_, id)| id);
+            let known = waiting.filter(|(there, _)| *there == key).map(|(_, id)| id);
             if known.is_none() {
                 self.forget(waiting, direction);
             }
             let id = shard.reactor.wait(key, direction, known, context.waker())?;
-            self.waiting[direction as usize] = Some((place, id));
+            self.waiting[direction as usize] = Some((key, id));
         }
         Some(Poll::Pending)
     }
 
     /// Gives a place up at a shard, this one or another.
-    fn forget(&self, waiting: Option<(u64, WaiterId)>, direction: Direction) {
-        let Some((place, id)) = waiting else { return };
-        let (uid, key) = (place >> SlotKey::BITS, SlotKey::from_bits(place));
+    fn forget(&self, waiting: Option<(SlotKey, WaiterId)>, direction: Direction) {
+        let Some((key, id)) = waiting else { return };
         let here = with_current(|shard| {
-            let here = uid == shard.uid();
+            let here = key.owner() == shard.uid();
             if here {
                 shard.reactor.forget(key, direction, id);
             }
             here
         });
         if here != Some(true) {
-            self.source.at_home(uid, move |shard| shard.reactor.forget(key, direction, id));
+            self.source.at_home(key.owner(), move |shard| shard.reactor.forget(key, direction, id));
         }
     }
 

@@ -223,7 +223,15 @@ fn the_schema_wants_an_address_or_a_path() {
     assert_eq!(listener["oneOf"], one_of);
     assert_eq!(listener["required"], serde_json::json!(["name"]));
     assert_eq!(listener["properties"]["mode"]["pattern"], "^0?[0-7]{3}$");
-    assert!(schema["properties"]["route"]["items"]["oneOf"].is_null());
+    assert!(schema["properties"]["core"]["items"]["oneOf"].is_null());
+    let route = &schema["properties"]["route"]["items"];
+    let actions = route["oneOf"].as_array().expect("alternatives");
+    assert!(actions.contains(&serde_json::json!({ "required": ["redirect"] })), "{actions:?}");
+    let respond = &route["properties"]["respond"];
+    assert_eq!(respond["not"], serde_json::json!({ "required": ["body", "file"] }));
+    let redirect = &route["properties"]["redirect"];
+    assert_eq!(redirect["required"], serde_json::json!(["to"]));
+    assert_eq!(redirect["properties"]["status"]["default"], 308);
 }
 
 #[test]
