@@ -69,7 +69,7 @@ fn begun(address: SocketAddr, path: &str) -> Client {
 }
 
 /// Everything that still comes, and whether the connection has ended well.
-fn rest(client: &Client) -> usize {
+pub(super) fn rest(client: &Client) -> usize {
     let (mut stream, mut buffer, mut count) = (client.stream(), [0; 65_536], 0);
     loop {
         match stream.read(&mut buffer) {
