@@ -162,6 +162,7 @@ mod tests {
             assert!(next(&outgoing, &[wrong]).is_err());
         }
         assert!(next(&outgoing, &[&bytes]).is_ok());
-        assert!(!stands_in(b"") && !stands_in(b"something else") && !stands_in(&bytes.to_vec()));
+        let copy = bytes.to_vec();
+        assert!(!stands_in(b"") && !stands_in(b"something else") && !stands_in(&copy));
     }
 }

@@ -31,7 +31,7 @@ mod shutdown;
 mod start;
 mod stdio;
 mod storm;
-mod strace;
+pub(crate) mod strace;
 mod system;
 mod unix;
 mod upgrade;
@@ -63,6 +63,6 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Says why a test does not run, where it is heard even if the test harness keeps what tests print.
-fn skipped(reason: &str) {
+pub(crate) fn skipped(reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
 }

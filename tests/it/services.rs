@@ -1,6 +1,7 @@
 //! What routes do besides giving a fixed answer, as clients meet it: in both modes, by configuration and by the library.
 
 mod bodies;
+mod direct;
 mod files;
 mod routes;
 mod traversal;

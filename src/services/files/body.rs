@@ -7,6 +7,7 @@
 use crate::http::Outgoing;
 use crate::limits::FILE_PIECE_BYTES;
 use crate::sys::directory::{read, read_now};
+use crate::task::coop::poll_proceed;
 use crate::task::join::JoinHandle;
 use hyper::body::{Bytes, Frame};
 use std::collections::VecDeque;
@@ -49,14 +50,12 @@ pub(in crate::services) struct FileBody {
     buffer: Option<Arc<Vec<u8>>>,
     /// Set if the transport sends parts of the file by itself.
     outgoing: Option<Arc<Outgoing>>,
-    /// Bytes between two looks whether the file is in memory.
-    stride: u64,
+    /// Something of it was not in memory.
+    was_cold: bool,
 }
 
-/// What the system forgets, and what it reads, is seldom less than this.
-const STRIDE: u64 = 16 << 10;
-/// The least that it can be.
-const STRIDE_LEAST: u64 = 4 << 10;
+/// The least that the system forgets, or reads.
+const PAGE: usize = 4 << 10;
 /// A part that is shorter is copied: that takes one system call less.
 const DIRECT_LEAST: usize = 16 << 10;
 
@@ -64,7 +63,7 @@ impl FileBody {
     pub(super) fn new(file: OwnedFd, parts: VecDeque<Part>) -> FileBody {
         let left = parts.iter().map(Part::length).sum();
         let (reading, buffer, outgoing) = (None, None, None);
-        FileBody { file: Arc::new(file), parts, left, reading, buffer, outgoing, stride: STRIDE }
+        FileBody { file: Arc::new(file), parts, left, reading, buffer, outgoing, was_cold: false }
     }
 
     /// From now on gives what stands in for parts of the file.
@@ -101,6 +100,8 @@ impl FileBody {
                 }
                 Some(Part::File(range)) => (range.start, piece(range)),
             };
+            // Each counts as an operation on the socket: who reads fast must not have the shard.
+            ready!(poll_proceed(context)).made_progress();
             let read = match self.outgoing.clone() {
                 Some(outgoing) if count >= DIRECT_LEAST => self
                     .is_in_memory(offset, count)
@@ -109,8 +110,7 @@ impl FileBody {
             };
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // Where something is missing, more may be.
-                    self.stride = STRIDE_LEAST;
+                    self.was_cold = true;
                     self.reading = Some(self.read_elsewhere(offset, count));
                 }
                 read => return Poll::Ready(read.and_then(|piece| self.take(piece))),
@@ -156,15 +156,15 @@ impl FileBody {
         read.map(|length| Bytes::from_owner(Filled { buffer, length }))
     }
 
-    /// Whether the shard will not wait if it sends this. A byte here and there is looked at: a hole between them is possible, if
-    /// the system has forgotten just that, and then the shard waits for it.
+    /// Whether the shard will not wait if it sends this: its last byte is looked at, and every page once something was missing. What
+    /// the system reads and forgets is mostly far longer than a piece; for a hole inside of one the shard waits.
     ///
     /// # Errors
     /// `WouldBlock`: something is not in memory. Or the file is shorter.
     fn is_in_memory(&self, offset: u64, count: usize) -> io::Result<()> {
         let last = offset + count as u64 - 1;
-        let looks = (offset..last).step_by(self.stride as usize).chain([last]);
-        for at in looks {
+        let pages = if self.was_cold { offset..last } else { 0..0 };
+        for at in pages.step_by(PAGE).chain([last]) {
             if read_now(&self.file, &mut [0], at)? == 0 {
                 return Err(shorter());
             }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use tempfile::NamedTempFile;
 
 /// A plan of failing calls, and the record of what happened.
-pub(super) struct Injection {
+pub(crate) struct Injection {
     record: NamedTempFile,
     calls: String,
     fault: String,
@@ -14,14 +14,14 @@ pub(super) struct Injection {
 
 /// One system call, as strace saw it.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(crate) struct Call {
     /// Seconds since the epoch.
-    pub(super) time: f64,
-    pub(super) text: String,
+    pub(crate) time: f64,
+    pub(crate) text: String,
 }
 
 impl Call {
-    pub(super) fn was_injected(&self) -> bool {
+    pub(crate) fn was_injected(&self) -> bool {
         self.text.contains("(INJECTED)")
     }
 }
@@ -29,12 +29,12 @@ impl Call {
 impl Injection {
     /// `calls` fail with `error`, in each thread at the times that `when` tells (as strace's `when=`). None, after
     /// saying so: there is no strace that may be used.
-    pub(super) fn new(calls: &str, error: &str, when: &str) -> Option<Injection> {
+    pub(crate) fn new(calls: &str, error: &str, when: &str) -> Option<Injection> {
         Injection::of(calls, &format!("error={error}:when={when}"))
     }
 
     /// `calls` begin late, by so many microseconds.
-    pub(super) fn delay(calls: &str, micros: u32) -> Option<Injection> {
+    pub(crate) fn delay(calls: &str, micros: u32) -> Option<Injection> {
         Injection::of(calls, &format!("delay_enter={micros}"))
     }
 
@@ -49,7 +49,7 @@ impl Injection {
     }
 
     /// What to start the program with. strace runs beside it (-D), so that the program is the test's own child.
-    pub(super) fn wrapper(&self) -> Vec<String> {
+    pub(crate) fn wrapper(&self) -> Vec<String> {
         let record = self.record.path().to_str().expect("a path in UTF-8");
         let trace = format!("trace={}", self.calls);
         let inject = format!("inject={}", self.fault);
@@ -59,7 +59,7 @@ impl Injection {
     }
 
     /// The calls so far, but no lines that only say that a call has begun.
-    pub(super) fn record(&self) -> Vec<Call> {
+    pub(crate) fn record(&self) -> Vec<Call> {
         let text = std::fs::read_to_string(self.record.path()).expect("the record");
         let parse = |line: &str| {
             // PID TIME CALL
@@ -71,7 +71,7 @@ impl Injection {
         text.lines().filter_map(parse).collect()
     }
 
-    pub(super) fn injected(&self) -> Vec<Call> {
+    pub(crate) fn injected(&self) -> Vec<Call> {
         self.record().into_iter().filter(Call::was_injected).collect()
     }
 }

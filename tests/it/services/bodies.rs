@@ -18,7 +18,7 @@ use std::path::Path;
 const ROUTES: &str = "[[route]]\npath = \"/*\"\nfiles = { dir = \".\" }\n";
 
 /// Bytes that are different wherever one looks.
-fn content(length: usize) -> Vec<u8> {
+pub(super) fn content(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()
 }
 
@@ -69,7 +69,7 @@ fn begun(address: SocketAddr, path: &str) -> Client {
 }
 
 /// Everything that still comes, and whether the connection has ended well.
-fn rest(client: &Client) -> usize {
+pub(super) fn rest(client: &Client) -> usize {
     let (mut stream, mut buffer, mut count) = (client.stream(), [0; 65_536], 0);
     loop {
         match stream.read(&mut buffer) {
