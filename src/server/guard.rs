@@ -45,44 +45,29 @@ where
 
     #[inline]
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        match &self.log {
-            None => self.ask(request, None),
-            Some(log) => self.ask_logged(request, log),
-        }
-    }
-}
-
-impl<S, B> Guarded<S>
-where
-    S: Service<Request<Body>, Response = Response<B>>,
-    B: hyper::body::Body,
-{
-    /// By itself: a request that is looked at from elsewhere is copied once more.
-    #[inline(never)]
-    fn ask_logged(&self, request: Request<Incoming>, log: &Arc<ConnectionLog>) -> Call<S::Future> {
-        let record = log.begin(&request, &self.probe);
-        self.ask(request, Some(record))
-    }
-
-    #[inline(always)]
-    fn ask(&self, request: Request<Incoming>, record: Option<Box<Record>>) -> Call<S::Future> {
-        let Guarded { service, probe, limits, .. } = self;
+        let Guarded { service, probe, limits, log } = self;
         let number = probe.begin(!request.body().is_end_stream());
-        let mut ended = Ended::new(probe, record);
         let is_last = number >= limits.max_requests;
         if is_last && probe.is_multiplexed() {
             probe.must_end(End::Gracefully);
         }
-        ended.flags().is_last = is_last;
         let timeout = limits.request_timeout;
-        if let Err(refusal) = check(&request, limits) {
-            let (call, refusal, fate, late) = (None, Some(refusal), None, None);
-            return Call { call, refusal, fate, late, ended: Some(ended), timeout };
-        }
-        ended.flags().tunnels = probe.is_multiplexed() && *request.method() == Method::CONNECT;
+        let checked = check(&request, limits);
+        let tunnels = probe.is_multiplexed() && *request.method() == Method::CONNECT;
+        // The log looks at the request only when it has been moved: the compiler copies one once more that it cannot see
+        // the last of, also where nothing is logged.
         let (head, body) = request.into_parts();
+        if let Err(refusal) = checked {
+            let request = Request::from_parts(head, ());
+            let ended = Ended::new(probe, log.as_ref().map(|log| log.begin(&request, probe)));
+            let ended = Some(ended.with(Flags { is_last, ..Flags::default() }));
+            let (call, refusal, fate, late) = (None, Some(refusal), None, None);
+            return Call { call, refusal, fate, late, ended, timeout };
+        }
         let (body, fate) = Body::new(body, limits, probe);
         let request = Request::from_parts(head, body);
+        let ended = Ended::new(probe, log.as_ref().map(|log| log.begin(&request, probe)));
+        let ended = ended.with(Flags { is_last, tunnels, ..Flags::default() });
         let call = caught(|| service.call(request));
         let refusal = call.is_none().then_some(PANICKED);
         Call { call, refusal, fate, late: None, ended: Some(ended), timeout }
@@ -244,6 +229,12 @@ impl Ended {
             None => Ended::Plain(Flags::default(), probe.clone()),
             Some(record) => Ended::Logged(Flags::default(), record),
         }
+    }
+
+    #[inline(always)]
+    fn with(mut self, flags: Flags) -> Ended {
+        *self.flags() = flags;
+        self
     }
 
     #[inline(always)]

@@ -5,6 +5,7 @@
 
 use super::AccessLogFormat;
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue, REFERER, USER_AGENT};
+use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Version};
 
 /// The part of a line that is known when a request comes.
@@ -67,14 +68,20 @@ pub(super) fn request_id(text: &mut Vec<u8>, headers: &HeaderMap) -> bool {
 }
 
 /// As the client has sent it; in HTTP/2 the path and query, or the authority of a CONNECT.
+///
+/// Nothing is formatted here, or anywhere else that gets the request: the compiler has to see that nobody keeps it, or it
+/// copies every request once more, also those that are not logged.
 fn with_target<B>(request: &Request<B>, mut push: impl FnMut(&[u8])) {
     let uri = request.uri();
-    let path = uri.path_and_query().map(|path| path.as_str());
-    match path {
-        Some(path) if uri.authority().is_none() || request.version() == Version::HTTP_2 => {
-            push(path.as_bytes());
+    let path = uri.path_and_query().map_or("", PathAndQuery::as_str);
+    match uri.authority() {
+        Some(authority) if path.is_empty() => push(authority.as_str().as_bytes()),
+        Some(authority) if request.version() != Version::HTTP_2 => {
+            let scheme = uri.scheme_str().unwrap_or_default();
+            let parts = [scheme, "://", authority.as_str(), path];
+            push(parts.concat().as_bytes());
         }
-        _ => push(uri.to_string().as_bytes()),
+        _ => push(path.as_bytes()),
     }
 }
 
