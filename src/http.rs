@@ -24,6 +24,6 @@ mod timer;
 
 pub use executor::Executor;
 #[cfg(feature = "server")]
-pub(crate) use io::poll_read_if;
+pub(crate) use io::poll_read_some;
 pub use io::{Io, Transport};
 pub use timer::Timer;

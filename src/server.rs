@@ -5,11 +5,6 @@
 //! over to another shard before anything is read. On a [Unix socket](Listen::unix) all shards accept from one. A service is made on each shard by a factory, lives
 //! there, and need be neither `Send` nor `Sync`.
 //!
-//! No service sees a request that RFC 9110 and RFC 9112 have a server refuse: without a Host, with two, or with another than the
-//! target's; with a target in a form that its method does not have; with transfer codings other than `chunked`, or an
-//! expectation other than `100-continue`. They are answered with 400, 501 and 417. A service that fails with the error of a
-//! malformed or incomplete body is answered for with 400 too.
-//!
 //! ```no_run
 //! use corelane::{Runtime, server::Server};
 //! use hyper::{Response, service::service_fn};
@@ -40,8 +35,10 @@ mod configured;
 mod connection;
 mod crew;
 mod event;
+mod frames;
 mod guard;
 mod late;
+mod linger;
 mod listen;
 mod movable;
 mod probe;
@@ -53,6 +50,7 @@ mod routes;
 mod spread;
 mod steer;
 mod stop;
+mod streams;
 mod strict;
 mod transport;
 mod unix;

@@ -163,22 +163,20 @@ impl<S: Transport> Read for Io<S> {
     }
 }
 
-/// Reads, and shows what has come before its reader gets it, who gets it if `take` says so, and nothing otherwise.
+/// Reads, and shows what has come before its reader gets it, who gets as many bytes of its front as `take` says.
 #[cfg(feature = "server")]
-pub(crate) fn poll_read_if(
+pub(crate) fn poll_read_some(
     stream: &mut (impl Read + Unpin),
     context: &mut Context<'_>,
     buffer: &mut ReadBufCursor<'_>,
-    take: impl FnOnce(&[u8]) -> bool,
+    take: impl FnOnce(&[u8]) -> usize,
 ) -> Poll<io::Result<()>> {
     // SAFETY: only `ReadBuf` writes to it, and it leaves no byte uninitialized that was not.
     let mut read = ReadBuf::uninit(unsafe { buffer.as_mut() });
     ready!(Pin::new(stream).poll_read(context, read.unfilled()))?;
-    let (count, taken) = (read.filled().len(), take(read.filled()));
-    if taken {
-        // SAFETY: so many bytes at the front of the unfilled part were filled just now.
-        unsafe { buffer.advance(count) };
-    }
+    let taken = take(read.filled()).min(read.filled().len());
+    // SAFETY: at least so many bytes at the front of the unfilled part were filled just now.
+    unsafe { buffer.advance(taken) };
     Poll::Ready(Ok(()))
 }
 

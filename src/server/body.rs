@@ -155,7 +155,7 @@ impl hyper::body::Body for Body {
         if bounds.fate.get().is_some() {
             return Poll::Ready(None);
         }
-        let frame = match Pin::new(incoming).poll_frame(context) {
+        let frame = match Pin::new(&mut *incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(Some(Err(error))) => {
                 if is_malformed(&error) {
@@ -163,13 +163,19 @@ impl hyper::body::Body for Body {
                 }
                 return Poll::Ready(Some(Err(BodyError(Kind::Broken(error)))));
             }
-            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(None) => {
+                bounds.probe.has_whole_body();
+                return Poll::Ready(None);
+            }
             Poll::Pending => {
                 return bounds
                     .wait(context)
                     .map_or(Poll::Pending, |late| Poll::Ready(Some(Err(late))));
             }
         };
+        if incoming.is_end_stream() {
+            bounds.probe.has_whole_body();
+        }
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
         Poll::Ready(Some(bounds.take(bytes).map(|()| frame)))
     }

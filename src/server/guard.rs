@@ -139,7 +139,7 @@ where
                     if *this.tunnels && response.status().is_success() {
                         ended.0.open();
                     }
-                    let answer = |body| Answer { body: Some(body), offered: false, ended };
+                    let answer = |body| Answer { body: Some(body), ended };
                     let mut response = response.map(answer);
                     // What is upgraded has no next request.
                     if *this.is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -166,7 +166,7 @@ where
         // What it holds is let go of now, not when the answer has been sent.
         caught(|| this.call.set(None));
         let ended = this.ended.take().expect("it is ready once");
-        let mut response = Response::new(Answer { body: None, offered: false, ended });
+        let mut response = Response::new(Answer { body: None, ended });
         *response.status_mut() = refusal.status;
         let reason = ReasonPhrase::from_static(refusal.reason.as_bytes());
         response.extensions_mut().insert(reason);
@@ -198,17 +198,7 @@ pin_project_lite::pin_project! {
         // None: it is empty.
         #[pin]
         body: Option<B>,
-        // It has given something and was not asked for more.
-        offered: bool,
         ended: Ended,
-    }
-
-    impl<B> PinnedDrop for Answer<B> {
-        fn drop(this: Pin<&mut Self>) {
-            if this.offered {
-                this.ended.0.unoffer();
-            }
-        }
     }
 }
 
@@ -221,17 +211,10 @@ impl<B: hyper::body::Body> hyper::body::Body for Answer<B> {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let this = self.project();
-        if std::mem::take(this.offered) {
-            this.ended.0.unoffer();
+        match self.project().body.as_pin_mut() {
+            Some(body) => body.poll_frame(context),
+            None => Poll::Ready(None),
         }
-        let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
-        let frame = body.poll_frame(context);
-        if matches!(frame, Poll::Ready(Some(Ok(_)))) {
-            *this.offered = true;
-            this.ended.0.offer();
-        }
-        frame
     }
 
     #[inline]

@@ -23,7 +23,7 @@ pub(super) struct Probe {
     sent: AtomicU64,
     /// The socket takes no more.
     blocked: AtomicBool,
-    /// Responses that have something to send, and are not asked for more.
+    /// Responses of HTTP/2 that have something to send, and are not asked for more.
     offered: AtomicU64,
     /// Something was written since the last flush.
     unflushed: AtomicBool,
@@ -33,8 +33,16 @@ pub(super) struct Probe {
     has_body: AtomicBool,
     /// Bodies that the service has, and streams of HTTP/2 that have become tunnels, which are never done with.
     open: AtomicU64,
+    /// The request whose body has come to its end.
+    whole: AtomicU64,
     /// It speaks HTTP/2.
     multiplexed: AtomicBool,
+    /// The second of its life, as of the last look.
+    second: AtomicU32,
+    /// The number of the header block that is open; 0 for none.
+    block: AtomicU32,
+    /// The client gives no stream any window.
+    starved: AtomicBool,
     /// Nonzero: the connection must look, at what follows.
     attention: AtomicU32,
     /// The shard it is to go to.
@@ -48,7 +56,7 @@ const MOVE: u32 = 2;
 /// Its time is over, in one of the ways of [`End`].
 const END: u32 = 4;
 /// The gravest first.
-const ENDS: [End; 3] = [End::Reset, End::Cut, End::Gracefully];
+const ENDS: [End; 4] = [End::Reset, End::Cut, End::CutIfBegun, End::Gracefully];
 
 /// How a connection ends whose time is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +67,8 @@ pub(super) enum End {
     Cut = 1,
     /// At once, and what was to be sent is forgotten: the client does not take it.
     Reset = 2,
+    /// At once, if hyper has read some of a request together with the one before: nothing else knows that.
+    CutIfBegun = 3,
 }
 
 /// Adds to what only one thread at a time writes.
@@ -94,14 +104,14 @@ impl Probe {
         self.reads_at_end.store(self.reads(), Ordering::Relaxed);
     }
 
-    /// A response has given something, which has to be sent before it is asked for more.
-    #[inline(always)]
+    /// A response of HTTP/2 has given something, which has to be sent before it is asked for more.
     pub(super) fn offer(&self) {
-        if self.is_multiplexed() {
-            self.offered.fetch_add(1, Ordering::Relaxed);
-        } else {
-            add(&self.offered, 1);
-        }
+        self.offered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What such a response had given is sent, or the response is no more.
+    pub(super) fn unoffer(&self) {
+        self.offered.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The service has a body, or a tunnel.
@@ -114,14 +124,9 @@ impl Probe {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// What a response had given is sent, or the response is no more.
-    #[inline(always)]
-    pub(super) fn unoffer(&self) {
-        if self.is_multiplexed() {
-            self.offered.fetch_sub(1, Ordering::Relaxed);
-        } else {
-            add(&self.offered, u64::MAX);
-        }
+    /// The body of the last request has come to its end.
+    pub(super) fn has_whole_body(&self) {
+        self.whole.store(self.requests(), Ordering::Relaxed);
     }
 
     #[inline(always)]
@@ -197,11 +202,45 @@ impl Probe {
         self.multiplexed.load(Ordering::Relaxed)
     }
 
-    /// Bytes sent so far, if there is something that the client does not take.
-    pub(super) fn stuck_at(&self) -> Option<u64> {
-        let is_stuck =
-            self.blocked.load(Ordering::Relaxed) || self.offered.load(Ordering::Relaxed) as i64 > 0;
-        is_stuck.then(|| self.sent())
+    /// The socket takes no more.
+    pub(super) fn has_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// There is something that the client, as a whole, does not take.
+    pub(super) fn is_stuck(&self) -> bool {
+        let waits = || self.offered.load(Ordering::Relaxed) > 0;
+        self.has_blocked() || self.starved.load(Ordering::Relaxed) && waits()
+    }
+
+    /// Whether the client gives any window.
+    pub(super) fn is_starved(&self, starved: bool) {
+        self.starved.store(starved, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_open_block(&self, number: u32) {
+        self.block.store(number, Ordering::Relaxed);
+    }
+
+    pub(super) fn open_block(&self) -> u32 {
+        self.block.load(Ordering::Relaxed)
+    }
+
+    /// The second of its life, as of the last look.
+    pub(super) fn second(&self) -> u32 {
+        self.second.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_in_second(&self, second: u32) {
+        self.second.store(second, Ordering::Relaxed);
+    }
+
+    /// Whether the client may be sending when the connection ends: a body that nobody has read, more than was asked for, or
+    /// frames.
+    pub(super) fn may_still_hear(&self) -> bool {
+        let has_body = self.has_body.load(Ordering::Relaxed)
+            && self.whole.load(Ordering::Relaxed) != self.requests();
+        self.is_multiplexed() || has_body || self.has_news()
     }
 
     /// Whether it is between two requests. To be asked when hyper has nothing to do.
@@ -243,6 +282,11 @@ impl Probe {
     pub(super) fn must_end(&self, how: End) -> bool {
         let bit = END << how as u32;
         self.attention.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// It need not end in this way.
+    pub(super) fn need_not_end(&self, how: End) {
+        self.attention.fetch_and(!(END << how as u32), Ordering::Relaxed);
     }
 
     /// How it must end.

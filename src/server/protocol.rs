@@ -1,7 +1,8 @@
 //! hyper's connection, in the version of HTTP that the client speaks: HTTP/1 until the first bytes are those of HTTP/2.
 
 use super::Body;
-use super::guard::{Answer, Call, Guarded};
+use super::guard::Guarded;
+use super::streams::{Asked, Paced, Pieces, Streams, streams};
 use super::transport::{Stream, Transport};
 use crate::http::Timer;
 use crate::limits::ConnectionLimits;
@@ -81,6 +82,9 @@ pub(super) trait Speak: Unpin {
     /// The client has begun as HTTP/2 does: that is spoken from now on.
     fn speak_http2(&mut self);
 
+    /// Whether something was read and not used. It begins anew with that, which it may only between two requests.
+    fn has_begun(&mut self) -> bool;
+
     /// The stream, and what was read from it and not used. None: it was upgraded, or speaks HTTP/2.
     fn into_stream(self) -> Option<(Self::Stream, Bytes)>;
 }
@@ -89,9 +93,11 @@ pub(super) trait Speak: Unpin {
 pub(super) struct Http<I, S, E>
 where
     Guarded<S>: HttpService<Incoming>,
+    Streams<S>: HttpService<Incoming>,
 {
     version: Version<I, S, E>,
     executor: E,
+    settings: Settings,
 }
 
 // Nearly every connection is of the large kind.
@@ -99,10 +105,11 @@ where
 enum Version<I, S, E>
 where
     Guarded<S>: HttpService<Incoming>,
+    Streams<S>: HttpService<Incoming>,
 {
     One(UpgradeableConnection<Transport<I>, Guarded<S>>),
     // By itself, because it is far larger, and rare.
-    Two(Box<http2::Connection<Transport<I>, Guarded<S>, E>>),
+    Two(Box<http2::Connection<Transport<I>, Streams<S>, Paced<E>>>),
     /// It was upgraded.
     Gone,
 }
@@ -114,7 +121,8 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
+    E: Clone + Unpin,
+    Paced<E>: Http2ServerConnExec<Asked<S::Future>, Pieces<B>>,
 {
     /// Begins with HTTP/1.
     pub(super) fn new(
@@ -124,7 +132,7 @@ where
         executor: E,
     ) -> Self {
         let http = http1(&service.limits, settings).serve_connection(transport, service);
-        Http { version: Version::One(http.with_upgrades()), executor }
+        Http { version: Version::One(http.with_upgrades()), executor, settings: settings.clone() }
     }
 }
 
@@ -135,7 +143,8 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
+    E: Clone + Unpin,
+    Paced<E>: Http2ServerConnExec<Asked<S::Future>, Pieces<B>>,
 {
     type Stream = I;
 
@@ -165,8 +174,25 @@ where
         let Some(Parts { mut io, read_buf, service, .. }) = http.into_parts() else { return };
         io.put_back(read_buf);
         service.probe.multiplex();
-        let http = http2(&service.limits, &self.executor);
+        io.see_frames(service.limits.http2_control_frames);
+        let limits = service.limits.clone();
+        let (service, executor) = streams(service, self.executor.clone());
+        let http = http2(&limits, &executor);
         self.version = Version::Two(Box::new(http.serve_connection(io, service)));
+    }
+
+    fn has_begun(&mut self) -> bool {
+        let version = std::mem::replace(&mut self.version, Version::Gone);
+        let Version::One(http) = version else {
+            self.version = version;
+            return false;
+        };
+        let Some(Parts { mut io, read_buf, service, .. }) = http.into_parts() else { return false };
+        let has_begun = !read_buf.is_empty();
+        io.put_back(read_buf);
+        let http = http1(&service.limits, &self.settings).serve_connection(io, service);
+        self.version = Version::One(http.with_upgrades());
+        has_begun
     }
 
     fn into_stream(self) -> Option<(I, Bytes)> {

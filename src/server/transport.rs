@@ -4,8 +4,12 @@
 //! HTTP/2's preface they are held back until it is whole, or until it is not that after all. Every other connection pays a
 //! comparison of its first byte.
 
+mod http2;
+
+use super::frames::Frames;
+use super::linger::Linger;
 use super::probe::{End, Probe};
-use crate::http::{Io, poll_read_if};
+use crate::http::{Io, poll_read_some};
 use hyper::body::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::upgrade::{Parts, Upgraded};
@@ -34,15 +38,26 @@ pub(super) struct Transport<I> {
     io: I,
     /// What was read before and goes to hyper first.
     before: Bytes,
-    /// The first bytes may be those of HTTP/2.
-    guesses: bool,
+    sight: Sight,
     probe: Arc<Probe>,
+    /// It has begun to end.
+    linger: Option<Box<Linger>>,
+}
+
+/// What is looked at of the bytes that pass.
+enum Sight {
+    Nothing,
+    /// The first bytes may be those of HTTP/2.
+    Preface,
+    /// All of it is HTTP/2.
+    Frames(Box<Frames>),
 }
 
 impl<I> Transport<I> {
     /// `before` was read from the stream already. `guesses`: the connection may turn out to speak HTTP/2.
     pub(super) fn new(io: I, before: Bytes, guesses: bool, probe: Arc<Probe>) -> Transport<I> {
-        Transport { io, before, guesses, probe }
+        let sight = if guesses { Sight::Preface } else { Sight::Nothing };
+        Transport { io, before, sight, probe, linger: None }
     }
 
     /// The stream, and what was read from it and not used: after this it is nothing but a stream again.
@@ -123,18 +138,18 @@ impl<I: Stream> Transport<I> {
             let take = |read: &[u8]| {
                 let same = read.len().min(rest.len());
                 is_preface = same > 0 && read[..same] == rest[..same];
-                let take = !is_preface && before.is_empty();
-                if !take {
-                    *before = joined(std::mem::take(before), &Bytes::copy_from_slice(read));
+                if !is_preface && before.is_empty() {
+                    return read.len();
                 }
-                take
+                *before = joined(std::mem::take(before), &Bytes::copy_from_slice(read));
+                0
             };
-            ready!(poll_read_if(io, context, &mut buffer, take))?;
+            ready!(poll_read_some(io, context, &mut buffer, take))?;
             self.probe.has_read();
-            self.guesses = is_preface && self.before.len() < PREFACE.len();
-            if self.guesses {
+            if is_preface && self.before.len() < PREFACE.len() {
                 continue;
             }
+            self.sight = Sight::Nothing;
             if is_preface {
                 self.probe.has_preface();
                 // The connection is polled at this moment, and looks at the probe when hyper has returned.
@@ -164,8 +179,10 @@ impl<I: Stream> Read for Transport<I> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         this.check()?;
-        if this.guesses {
-            return this.poll_guess(context, buffer);
+        match this.sight {
+            Sight::Nothing => {}
+            Sight::Preface => return this.poll_guess(context, buffer),
+            Sight::Frames(_) => return this.poll_read_frames(context, buffer),
         }
         if !this.before.is_empty() {
             return this.poll_before(buffer);
@@ -197,6 +214,9 @@ impl<I: Stream> Write for Transport<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
+        if let Sight::Frames(_) = self.sight {
+            return self.poll_write_frames(context, &[IoSlice::new(bytes)]);
+        }
         let written = Pin::new(&mut self.io).poll_write(context, bytes);
         self.note(written)
     }
@@ -211,6 +231,9 @@ impl<I: Stream> Write for Transport<I> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
+        if let Sight::Frames(_) = self.sight {
+            return self.poll_write_frames(context, bufs);
+        }
         let written = Pin::new(&mut self.io).poll_write_vectored(context, bufs);
         self.note(written)
     }
@@ -231,6 +254,9 @@ impl<I: Stream> Write for Transport<I> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.probe.closes();
+        if self.probe.may_still_hear() {
+            return self.poll_linger(context);
+        }
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

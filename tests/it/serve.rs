@@ -10,6 +10,8 @@ mod bodies;
 mod cases;
 pub(crate) mod client;
 mod drain;
+mod endings;
+mod floods;
 mod http2;
 mod in_process;
 mod injected;
