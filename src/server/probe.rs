@@ -235,12 +235,12 @@ impl Probe {
         self.second.store(second, Ordering::Relaxed);
     }
 
-    /// Whether the client may be sending when the connection ends: a body that nobody has read, more than was asked for, or
-    /// frames.
+    /// Whether the client may be sending when the connection ends, and has something to hear: a body that nobody has read, more
+    /// than was asked for, or frames.
     pub(super) fn may_still_hear(&self) -> bool {
         let has_body = self.has_body.load(Ordering::Relaxed)
             && self.whole.load(Ordering::Relaxed) != self.requests();
-        self.is_multiplexed() || has_body || self.has_news()
+        self.sent() > 0 && (self.is_multiplexed() || has_body || self.has_news())
     }
 
     /// Whether it is between two requests. To be asked when hyper has nothing to do.

@@ -18,6 +18,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 /// How a stream gets on. Only its own task touches it.
@@ -54,9 +55,21 @@ impl Pace {
     }
 }
 
-/// The stream that the service was asked on, until hyper makes a task of it, which it does at once.
+/// The stream that the service was asked on, and the thread it was asked on, until hyper makes a task of it: at once, and there.
+/// A task of a tunnel may be made on another thread meanwhile.
 #[derive(Debug, Default)]
-struct Latest(Mutex<Option<Arc<Pace>>>);
+struct Latest(Mutex<Option<(ThreadId, Arc<Pace>)>>);
+
+impl Latest {
+    fn put(&self, pace: Arc<Pace>) {
+        *lock(&self.0) = Some((thread::current().id(), pace));
+    }
+
+    fn take(&self) -> Option<Arc<Pace>> {
+        let here = thread::current().id();
+        lock(&self.0).take_if(|(thread, _)| *thread == here).map(|(_, pace)| pace)
+    }
+}
 
 /// The service of an HTTP/2 connection, whose executor is a [`Paced`].
 pub(super) struct Streams<S> {
@@ -94,7 +107,7 @@ where
         let pace =
             Arc::new(Pace { given: AtomicU32::new(0), waits: AtomicBool::new(false), probe });
         let call = self.guarded.call(request);
-        *lock(&self.latest.0) = Some(pace.clone());
+        self.latest.put(pace.clone());
         Asked { call, pace }
     }
 }
@@ -184,8 +197,7 @@ where
 {
     fn execute(&self, future: F) {
         // What comes without a request belongs to a tunnel.
-        let pace = lock(&self.latest.0).take();
-        let pace = pace.zip(self.timeout);
+        let pace = self.latest.take().zip(self.timeout);
         self.executor.execute(Stream { future: Some(future), pace, wait: None });
     }
 }

@@ -119,8 +119,8 @@ class Peer:
         while True:
             if parsed := self.parse():
                 return parsed
-            left = until - time.monotonic()
-            if left <= 0 or not select.select([self.stream], [], [], left)[0]:
+            left = max(until - time.monotonic(), 0)
+            if not select.select([self.stream], [], [], left)[0]:
                 return None
             try:
                 piece = self.stream.recv(1 << 16)
