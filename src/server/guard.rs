@@ -39,7 +39,8 @@ where
     type Error = S::Error;
     type Future = Call<S::Future>;
 
-    #[inline]
+    // For the sake of HTTP/1, which calls it by itself; HTTP/2 does from within.
+    #[inline(always)]
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let Guarded { service, probe, limits } = self;
         let number = probe.begin(!request.body().is_end_stream());

@@ -102,6 +102,7 @@ where
     type Error = S::Error;
     type Future = Asked<S::Future>;
 
+    #[inline(never)]
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let probe = self.guarded.probe.clone();
         let pace =

@@ -138,15 +138,15 @@ fn a_flood_of_frames_that_ask_for_nothing_ends_with_a_goodbye_and_the_service_is
             let mut sends = peer.0.stream().try_clone().expect("a descriptor");
             let flood = flood.repeat(100);
             let sends = thread::spawn(move || {
-                // More than is thrown away.
-                (0..40_000).all(|_| std::io::Write::write_all(&mut sends, &flood).is_ok())
+                // A hundred times what is allowed, and less than is thrown away.
+                let _ = (0..2000).all(|_| std::io::Write::write_all(&mut sends, &flood).is_ok());
             });
             let goodbye = peer.next_of(GOAWAY);
             assert_eq!(goodbye.payload[..4], [0, 0, 0, 1], "the last stream");
             assert_eq!(goodbye.payload[4..8], ENHANCE_YOUR_CALM);
             assert!(peer.next().is_none(), "and that is all");
             dropped.on();
-            assert!(!sends.join().expect("no panic"), "it is not read to the end");
+            sends.join().expect("no panic");
         }
         until("they are gone", || {
             served.runtime.handle().stats().iter().all(|stats| stats.connections == 0)

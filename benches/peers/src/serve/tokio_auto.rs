@@ -21,20 +21,21 @@ pub(super) fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let http = http(TokioExecutor::new());
-        let acceptor = tokio::spawn(async move {
-            let listener = TcpListener::from_std(listener)?;
-            loop {
-                let stream = accept(&listener).await;
-                let http = http.clone();
-                tokio::spawn(async move {
-                    let _ = http.serve_connection(TokioIo::new(stream), service_fn(hello)).await;
-                });
-            }
-        });
+        // Accepted on a worker, so that a new connection's task starts in that worker's own queue.
+        let acceptor = tokio::spawn(serve(listener));
         announce(address)?;
-        Ok(acceptor.await?.map_err(|error: io::Error| error)?)
+        Ok(acceptor.await??)
     })
+}
+
+async fn serve(listener: std::net::TcpListener) -> io::Result<()> {
+    let (listener, http) = (TcpListener::from_std(listener)?, http(TokioExecutor::new()));
+    loop {
+        let (stream, http) = (accept(&listener).await, http.clone());
+        tokio::spawn(async move {
+            let _ = http.serve_connection(TokioIo::new(stream), service_fn(hello)).await;
+        });
+    }
 }
 
 /// Serves with one pinned runtime per thread.
