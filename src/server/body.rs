@@ -5,7 +5,7 @@ use crate::limits::{ConnectionLimits, PROGRESS_BYTES};
 use crate::shard::context::with_current;
 use crate::sync::{AtomicU32, Ordering};
 use crate::time::{Sleep, clock, sleep};
-use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
+use hyper::body::{Bytes, Frame, Incoming, SizeHint};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -74,10 +74,11 @@ impl Body {
     /// Also tells of its fate, if there can be one.
     pub(super) fn new(
         incoming: Incoming,
+        has_body: bool,
         limits: &ConnectionLimits,
         probe: &Arc<Probe>,
     ) -> (Body, Option<Arc<Fate>>) {
-        if incoming.is_end_stream() {
+        if !has_body {
             return (Body { incoming, bounds: None }, None);
         }
         let fate = Arc::new(Fate::default());

@@ -105,17 +105,28 @@ impl Walk {
             *bytes = rest;
             return (passed.len(), None);
         }
-        let (passed, rest) = bytes.split_at(bytes.len().min(HEAD_BYTES - self.have));
-        self.head[self.have..][..passed.len()].copy_from_slice(passed);
-        self.have += passed.len();
-        *bytes = rest;
-        if self.have < HEAD_BYTES {
-            return (0, None);
-        }
-        let [a, b, c, kind, flags, stream @ ..] = self.head;
+        // Nearly always a head comes whole.
+        let head = match bytes.split_first_chunk::<HEAD_BYTES>() {
+            Some((head, rest)) if self.have == 0 => {
+                *bytes = rest;
+                *head
+            }
+            _ => {
+                let (passed, rest) = bytes.split_at(bytes.len().min(HEAD_BYTES - self.have));
+                self.head[self.have..][..passed.len()].copy_from_slice(passed);
+                self.have += passed.len();
+                *bytes = rest;
+                if self.have < HEAD_BYTES {
+                    return (0, None);
+                }
+                self.have = 0;
+                self.head
+            }
+        };
+        let [a, b, c, kind, flags, stream @ ..] = head;
         let length = u32::from_be_bytes([0, a, b, c]);
         let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
-        *self = Walk { head: self.head, have: 0, kind, stream, left: length, tail: 0 };
+        (self.kind, self.stream, self.left, self.tail) = (kind, stream, length, 0);
         (0, Some(Head { length, kind, flags, stream }))
     }
 }

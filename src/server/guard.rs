@@ -43,7 +43,8 @@ where
     #[inline(always)]
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let Guarded { service, probe, limits } = self;
-        let number = probe.begin(!request.body().is_end_stream());
+        let has_body = !request.body().is_end_stream();
+        let number = probe.begin(has_body);
         let ended = Ended(probe.clone());
         let is_last = number >= limits.max_requests;
         if is_last && probe.is_multiplexed() {
@@ -57,7 +58,7 @@ where
         }
         let tunnels = probe.is_multiplexed() && *request.method() == Method::CONNECT;
         let (head, body) = request.into_parts();
-        let (body, fate) = Body::new(body, limits, probe);
+        let (body, fate) = Body::new(body, has_body, limits, probe);
         let request = Request::from_parts(head, body);
         let call = caught(|| service.call(request));
         let refusal = call.is_none().then_some(PANICKED);
