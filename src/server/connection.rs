@@ -139,6 +139,7 @@ where
     fn end(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match &mut self.http {
             Some(http) if !std::mem::replace(&mut self.ends, true) => {
+                self.probe.is_told();
                 http.end_gracefully();
                 http.poll(context)
             }

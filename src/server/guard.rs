@@ -96,7 +96,8 @@ fn check(request: &Request<Incoming>, limits: &ConnectionLimits) -> Result<(), R
     Ok(())
 }
 
-/// None: it has panicked, which is counted.
+/// None: it has panicked, which is counted. In place, or the request is copied once more.
+#[inline(always)]
 fn caught<R>(run: impl FnOnce() -> R) -> Option<R> {
     let outcome = catch_unwind(AssertUnwindSafe(run)).map_err(drop_caught);
     if outcome.is_err() {

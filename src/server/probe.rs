@@ -27,6 +27,8 @@ pub(super) struct Probe {
     offered: AtomicU64,
     /// Something was written since the last flush.
     unflushed: AtomicBool,
+    /// It has been told to end after the request at hand.
+    told: AtomicBool,
     /// hyper closes the connection: there is no other request, whatever was read.
     closes: AtomicBool,
     /// The last request had a body.
@@ -235,12 +237,18 @@ impl Probe {
         self.second.store(second, Ordering::Relaxed);
     }
 
-    /// Whether the client may be sending when the connection ends, and has something to hear: a body that nobody has read, more
-    /// than was asked for, or frames.
+    /// It has been told to end after the request at hand.
+    pub(super) fn is_told(&self) {
+        self.told.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client may be sending when the connection ends, and has something to hear: a body that nobody has read, a head
+    /// that was refused, or frames. Half a head that nobody waits for any more is no reason.
     pub(super) fn may_still_hear(&self) -> bool {
         let has_body = self.has_body.load(Ordering::Relaxed)
             && self.whole.load(Ordering::Relaxed) != self.requests();
-        self.sent() > 0 && (self.is_multiplexed() || has_body || self.has_news())
+        let is_refused = self.has_news() && self.sent() > 0 && !self.told.load(Ordering::Relaxed);
+        self.is_multiplexed() || has_body || is_refused
     }
 
     /// Whether it is between two requests. To be asked when hyper has nothing to do.
