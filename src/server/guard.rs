@@ -43,10 +43,12 @@ where
     type Error = S::Error;
     type Future = Call<S::Future>;
 
-    #[inline]
+    // For the sake of HTTP/1, which calls it by itself; HTTP/2 does from within.
+    #[inline(always)]
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let Guarded { service, probe, limits, log } = self;
-        let number = probe.begin(!request.body().is_end_stream());
+        let has_body = !request.body().is_end_stream();
+        let number = probe.begin(has_body);
         let record = log.as_ref().map(|log| log.begin(&request, probe));
         let mut ended = Ended::new(probe, record);
         let is_last = number >= limits.max_requests;
@@ -61,7 +63,7 @@ where
         }
         ended.flags().tunnels = probe.is_multiplexed() && *request.method() == Method::CONNECT;
         let (head, body) = request.into_parts();
-        let (body, fate) = Body::new(body, limits, probe);
+        let (body, fate) = Body::new(body, has_body, limits, probe);
         let request = Request::from_parts(head, body);
         let call = caught(|| service.call(request));
         let refusal = call.is_none().then_some(PANICKED);
@@ -99,7 +101,8 @@ fn check(request: &Request<Incoming>, limits: &ConnectionLimits) -> Result<(), R
     Ok(())
 }
 
-/// None: it has panicked, which is counted.
+/// None: it has panicked, which is counted. In place, or the request is copied once more.
+#[inline(always)]
 fn caught<R>(run: impl FnOnce() -> R) -> Option<R> {
     let outcome = catch_unwind(AssertUnwindSafe(run)).map_err(drop_caught);
     if outcome.is_err() {
@@ -141,7 +144,7 @@ where
                     if let Some(record) = ended.record() {
                         record.answer(&response);
                     }
-                    let Flags { is_last, tunnels, .. } = *ended.flags();
+                    let Flags { is_last, tunnels } = *ended.flags();
                     if tunnels && response.status().is_success() {
                         ended.probe().open();
                     }
@@ -209,8 +212,6 @@ enum Ended {
 
 #[derive(Clone, Copy, Default)]
 struct Flags {
-    /// The answer has given something and was not asked for more.
-    is_offered: bool,
     /// The connection ends after this.
     is_last: bool,
     /// It becomes a tunnel if the service agrees.
@@ -248,27 +249,11 @@ impl Ended {
             Ended::Plain(flags, _) | Ended::Logged(flags, _) => flags,
         }
     }
-
-    /// The answer has given something.
-    #[inline(always)]
-    fn offer(&mut self) {
-        self.flags().is_offered = true;
-        self.probe().offer();
-    }
-
-    /// The answer is asked for more, or is no more.
-    #[inline(always)]
-    fn unoffer(&mut self) {
-        if std::mem::take(&mut self.flags().is_offered) {
-            self.probe().unoffer();
-        }
-    }
 }
 
 impl Drop for Ended {
     #[inline]
     fn drop(&mut self) {
-        self.unoffer();
         match self {
             Ended::Plain(_, probe) => probe.end(),
             Ended::Logged(_, record) => record.end(),
@@ -296,12 +281,8 @@ impl<B: hyper::body::Body> hyper::body::Body for Answer<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
-        this.ended.unoffer();
         let Some(mut body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
         let frame = body.as_mut().poll_frame(context);
-        if matches!(frame, Poll::Ready(Some(Ok(_)))) {
-            this.ended.offer();
-        }
         if let (Some(record), Poll::Ready(given)) = (this.ended.record(), &frame) {
             match given {
                 None => record.take(None, &*body),
