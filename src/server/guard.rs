@@ -43,8 +43,7 @@ where
     type Error = S::Error;
     type Future = Call<S::Future>;
 
-    // For the sake of HTTP/1, which calls it by itself; HTTP/2 does from within.
-    #[inline(always)]
+    #[inline]
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let Guarded { service, probe, limits, log } = self;
         let has_body = !request.body().is_end_stream();
@@ -101,8 +100,7 @@ fn check(request: &Request<Incoming>, limits: &ConnectionLimits) -> Result<(), R
     Ok(())
 }
 
-/// None: it has panicked, which is counted. In place, or the request is copied once more.
-#[inline(always)]
+/// None: it has panicked, which is counted.
 fn caught<R>(run: impl FnOnce() -> R) -> Option<R> {
     let outcome = catch_unwind(AssertUnwindSafe(run)).map_err(drop_caught);
     if outcome.is_err() {
