@@ -12,13 +12,13 @@ use crate::error::Error;
 use crate::mode::Mode;
 use crate::runtime::Handle;
 use crate::services::{
-    Answering, Content, Files, Health, Ready, Redirect, host, plain, refuse_method,
+    Answering, Content, Files, Head, Health, Ready, Redirect, host, is_other_method, plain,
+    refuse_method,
 };
 use crate::sync::Arc;
 use crate::sync::live::{Known, Live};
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::http::request::Parts;
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
 use std::collections::HashMap;
@@ -63,7 +63,7 @@ enum Action {
 struct Answer {
     status: StatusCode,
     /// Set if there is a body, and nobody has said of what type it is.
-    content_type: Option<&'static str>,
+    content_type: Option<HeaderValue>,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
 }
@@ -152,7 +152,7 @@ impl Hosts {
         }
     }
 
-    fn find<'a>(&'a self, head: &'a Parts) -> Option<(&'a Action, &'a str)> {
+    fn find<'a>(&'a self, head: Head<'a>) -> Option<(&'a Action, &'a str)> {
         let path = head.uri.path();
         let named = || self.named.get(&host(head)?)?.find(path);
         let of_host = if self.named.is_empty() { None } else { named() };
@@ -230,7 +230,7 @@ impl Answer {
         let status = StatusCode::from_u16(respond.status).unwrap_or_default();
         let body = respond.body.clone();
         let is_typed = body.is_empty() || headers.iter().any(|(name, _)| name == CONTENT_TYPE);
-        let content_type = (!is_typed).then_some(respond.content_type);
+        let content_type = (!is_typed).then(|| HeaderValue::from_static(respond.content_type));
         Answer { status, content_type, headers, body }
     }
 
@@ -242,8 +242,9 @@ impl Answer {
         let mut response = Response::new(Content::from(body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        if let Some(content_type) = self.content_type {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if let Some(content_type) = &self.content_type {
+            // Of static bytes, so nothing is counted.
+            headers.insert(CONTENT_TYPE, content_type.clone());
         }
         for (name, value) in &self.headers {
             // They were made of such bytes: neither fails.
@@ -265,20 +266,19 @@ struct RouteService<K> {
 }
 
 impl<K: Deref<Target = Known<Table>>> RouteService<K> {
-    fn answer(&self, head: &Parts) -> Answering {
+    fn answer(&self, head: Head<'_>) -> Answering {
         let table = self.known.get();
         let Some((action, rest)) = table.0.get(self.listener).and_then(|hosts| hosts.find(head))
         else {
             return Answering::ready(head, plain(StatusCode::NOT_FOUND, "Nothing here.\n"));
         };
         let response = match action {
-            Action::Respond(answer) => {
-                refuse_method(&head.method).unwrap_or_else(|| answer.response())
-            }
+            Action::Respond(_) if is_other_method(head.method) => refuse_method(),
+            Action::Respond(answer) => answer.response(),
             Action::Files(files) => return files.answer(head, rest),
             Action::Redirect(redirect) => redirect.answer(head, rest),
-            Action::Health => Health.answer(&head.method),
-            Action::Ready => Ready.answer(&head.method),
+            Action::Health => Health.answer(head.method),
+            Action::Ready => Ready.answer(head.method),
         };
         Answering::ready(head, response)
     }
@@ -291,7 +291,7 @@ impl<K: Deref<Target = Known<Table>>> Service<Request<Body>> for RouteService<K>
 
     #[inline]
     fn call(&self, request: Request<Body>) -> Self::Future {
-        self.answer(&request.into_parts().0)
+        self.answer(Head::of(&request))
     }
 }
 
@@ -314,7 +314,7 @@ mod tests {
         service: &RouteService<Box<Known<Table>>>,
         request: Request<()>,
     ) -> Response<Content> {
-        let mut answer = std::pin::pin!(service.answer(&request.into_parts().0));
+        let mut answer = std::pin::pin!(service.answer(Head::of(&request)));
         match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(response)) => response,
             _ => panic!("it is there at once"),
