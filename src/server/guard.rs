@@ -45,10 +45,30 @@ where
 
     #[inline]
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let Guarded { service, probe, limits, log } = self;
+        match &self.log {
+            None => self.ask(request, None),
+            Some(log) => self.ask_logged(request, log),
+        }
+    }
+}
+
+impl<S, B> Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    B: hyper::body::Body + 'static,
+{
+    /// By itself: a request that is looked at from elsewhere is copied once more.
+    #[inline(never)]
+    fn ask_logged(&self, request: Request<Incoming>, log: &Arc<ConnectionLog>) -> Call<S::Future> {
+        let record = log.begin(&request, &self.probe);
+        self.ask(request, Some(record))
+    }
+
+    #[inline(always)]
+    fn ask(&self, request: Request<Incoming>, record: Option<Box<Record>>) -> Call<S::Future> {
+        let Guarded { service, probe, limits, .. } = self;
         let has_body = !request.body().is_end_stream();
         let number = probe.begin(has_body);
-        let record = log.as_ref().map(|log| log.begin(&request, probe));
         let mut ended = Ended::new(probe, record);
         let is_last = number >= limits.max_requests;
         if is_last && probe.is_multiplexed() {
