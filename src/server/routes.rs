@@ -205,6 +205,17 @@ impl Action {
         }
     }
 
+    /// The answer of what has one at once, or what `respond` says to other methods than its own.
+    #[cold]
+    fn answer(&self, head: Head<'_>, rest: &str) -> Response<Content> {
+        match self {
+            Action::Respond(_) | Action::Files(_) => refuse_method(),
+            Action::Redirect(redirect) => redirect.answer(head, rest),
+            Action::Health => Health.answer(head.method),
+            Action::Ready => Ready.answer(head.method),
+        }
+    }
+
     /// What a server answers that nobody has told what to answer.
     fn hello() -> Action {
         Action::Respond(Answer::new(&Respond {
@@ -266,21 +277,20 @@ struct RouteService<K> {
 }
 
 impl<K: Deref<Target = Known<Table>>> RouteService<K> {
+    #[inline]
     fn answer(&self, head: Head<'_>) -> Answering {
         let table = self.known.get();
         let Some((action, rest)) = table.0.get(self.listener).and_then(|hosts| hosts.find(head))
         else {
             return Answering::ready(head, plain(StatusCode::NOT_FOUND, "Nothing here.\n"));
         };
-        let response = match action {
-            Action::Respond(_) if is_other_method(head.method) => refuse_method(),
-            Action::Respond(answer) => answer.response(),
-            Action::Files(files) => return files.answer(head, rest),
-            Action::Redirect(redirect) => redirect.answer(head, rest),
-            Action::Health => Health.answer(head.method),
-            Action::Ready => Ready.answer(head.method),
-        };
-        Answering::ready(head, response)
+        match action {
+            Action::Respond(answer) if !is_other_method(head.method) => {
+                Answering::ready(head, answer.response())
+            }
+            Action::Files(files) => files.answer(head, rest),
+            other => Answering::ready(head, other.answer(head, rest)),
+        }
     }
 }
 
