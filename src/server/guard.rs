@@ -142,15 +142,11 @@ where
                     if *this.tunnels && response.status().is_success() {
                         ended.0.open();
                     }
-                    let answer = |mut body| {
-                        if let Some(outgoing) = ended.0.outgoing()
-                            && !ended.0.is_multiplexed()
-                        {
-                            send_directly(&mut body, outgoing);
-                        }
-                        Answer { body: Some(body), offered: false, ended }
-                    };
+                    let answer = |body| Answer { body: Some(body), offered: false, ended };
                     let mut response = response.map(answer);
+                    if response.body().ended.0.outgoing().is_some() {
+                        response.body_mut().send_directly();
+                    }
                     // What is upgraded has no next request.
                     if *this.is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                         close_after(&mut response);
@@ -218,6 +214,19 @@ pin_project_lite::pin_project! {
             if this.offered {
                 this.ended.0.unoffer();
             }
+        }
+    }
+}
+
+impl<B: 'static> Answer<B> {
+    /// Has the transport send the body by itself, if that is a file and the transport can.
+    #[cold]
+    fn send_directly(&mut self) {
+        let Answer { body, ended, .. } = self;
+        if let (Some(body), Some(outgoing), false) =
+            (body, ended.0.outgoing(), ended.0.is_multiplexed())
+        {
+            send_directly(body, outgoing);
         }
     }
 }
