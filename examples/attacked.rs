@@ -1,10 +1,11 @@
-//! The server that `tests/http2/run.sh` attacks: services that are slow, large or greedy, and a count of what they do.
+//! The server that `tests/http2/run.sh` and `tests/slow/slow.py` attack: services that are slow, large or greedy, and a count of
+//! what they do.
 //!
 //! ```text
 //! cargo run --release --example attacked -- 127.0.0.1:8080 thread-per-core
 //! ```
 //!
-//! Further arguments set limits: `write_timeout=1000` and the like, in milliseconds.
+//! Further arguments set limits: `write_timeout=1000` and the like, in milliseconds, and `send_buffer` in bytes.
 
 use corelane::server::{self, ConnectionLimits, Listen, Server};
 use corelane::{Mode, Runtime, signal::ctrl_c, time::sleep};
@@ -101,21 +102,28 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some("work-stealing") => Mode::WorkStealing,
         _ => return Err("the mode is thread-per-core or work-stealing".into()),
     };
-    let mut limits = ConnectionLimits::default();
+    let (mut limits, mut send_buffer) = (ConnectionLimits::default(), None);
     for argument in arguments {
-        let (name, value) = argument.split_once('=').ok_or("LIMIT=MILLISECONDS")?;
-        let time = Some(Duration::from_millis(value.parse()?));
+        let (name, value) = argument.split_once('=').ok_or("LIMIT=NUMBER")?;
+        let number: u32 = value.parse()?;
+        let time = Some(Duration::from_millis(number.into()));
         match name {
+            "send_buffer" => send_buffer = Some(number),
+            "first_byte_timeout" => limits.first_byte_timeout = time,
             "header_timeout" => limits.header_timeout = time,
+            "body_timeout" => limits.body_timeout = time,
             "write_timeout" => limits.write_timeout = time,
             "idle_timeout" => limits.idle_timeout = time,
             _ => return Err(format!("no such limit: {name}").into()),
         }
     }
     let runtime = Runtime::builder().mode(mode).cores("1".parse()?).start()?;
-    let server = Server::builder()
-        .listen_with(Listen::new(address).limits(limits))
-        .start_send(runtime.handle(), service_fn(serve))?;
+    let mut listen = Listen::new(address).limits(limits);
+    if let Some(bytes) = send_buffer {
+        listen = listen.send_buffer(bytes);
+    }
+    let server =
+        Server::builder().listen_with(listen).start_send(runtime.handle(), service_fn(serve))?;
     println!("listening on http://{}", server.local_addrs()[0]);
     runtime.block_on(ctrl_c())?;
     runtime.shutdown(Duration::from_secs(1));

@@ -107,6 +107,11 @@ pub(crate) const PROGRESS_BYTES: u64 = 4 << 10;
 #[cfg(feature = "server")]
 pub(crate) const PROXY_HEADER_BYTES: usize = 4 << 10;
 
+/// Bytes of answers that are kept in HTTP/1 until the client takes them, beyond which nothing more is asked of the service; and as many of
+/// what the client has sent.
+#[cfg(feature = "server")]
+pub(crate) const HTTP1_BUFFER_BYTES: usize = 64 << 10;
+
 /// Bytes of one piece of an answer that HTTP/2 is given: one frame of the size that every peer takes (RFC 9113, 4.2). What the
 /// service gives at once is cut into such pieces, so that a stream holds few of them.
 #[cfg(feature = "server")]

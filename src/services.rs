@@ -64,13 +64,12 @@ pub(crate) fn refuse_method() -> Response<Content> {
 
 /// The answer to a `HEAD`: with the length of a body that it does not have. hyper leaves the body out by itself in HTTP/1 only.
 #[cold]
-pub(crate) fn without_body(mut response: Response<Content>) -> Response<Content> {
+pub(crate) fn leave_body_out(response: &mut Response<Content>) {
     let length = response.body().size_hint().exact().filter(|length| *length > 0);
     if let Some(length) = length {
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
         *response.body_mut() = Content::empty();
     }
-    response
 }
 
 /// The host that a request is for, in lower case, without its port.

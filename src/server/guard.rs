@@ -166,16 +166,11 @@ where
                     if tunnels && response.status().is_success() {
                         ended.probe().open();
                     }
-                    let answer = |mut body| {
-                        let probe = ended.probe();
-                        if let Some(outgoing) = probe.outgoing()
-                            && !probe.is_multiplexed()
-                        {
-                            send_directly(&mut body, outgoing);
-                        }
-                        Answer { body: Some(body), ended }
-                    };
+                    let answer = |body| Answer { body: Some(body), ended };
                     let mut response = response.map(answer);
+                    if response.body().ended.probe().outgoing().is_some() {
+                        response.body_mut().send_directly();
+                    }
                     // What is upgraded has no next request.
                     if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                         close_after(&mut response);
@@ -286,6 +281,20 @@ pin_project_lite::pin_project! {
         #[pin]
         body: Option<B>,
         ended: Ended,
+    }
+}
+
+impl<B: 'static> Answer<B> {
+    /// Has the transport send the body by itself, if that is a file and the transport can.
+    #[cold]
+    fn send_directly(&mut self) {
+        let Answer { body, ended } = self;
+        let probe = ended.probe();
+        if let (Some(body), Some(outgoing), false) =
+            (body, probe.outgoing(), probe.is_multiplexed())
+        {
+            send_directly(body, outgoing);
+        }
     }
 }
 

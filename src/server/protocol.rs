@@ -6,7 +6,7 @@ use super::guard::Guarded;
 use super::streams::{Asked, Paced, Pieces, Streams, streams};
 use super::transport::{PREFACE, Stream, Transport};
 use crate::http::Timer;
-use crate::limits::ConnectionLimits;
+use crate::limits::{ConnectionLimits, HTTP1_BUFFER_BYTES};
 use hyper::body::{Bytes, Incoming};
 use hyper::rt::bounds::Http2ServerConnExec;
 use hyper::server::conn::http1::{self, Parts, UpgradeableConnection};
@@ -77,6 +77,8 @@ fn http1(limits: &ConnectionLimits, vectored_writes: bool) -> http1::Builder {
         .half_close(true)
         .max_headers(limits.header_count as usize)
         .max_header_size(limits.header_bytes as usize)
+        // A head has to fit as well.
+        .max_buf_size(HTTP1_BUFFER_BYTES.max(2 * limits.header_bytes as usize))
         .writev(vectored_writes);
     http
 }

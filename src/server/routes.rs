@@ -152,7 +152,7 @@ impl Hosts {
         }
     }
 
-    fn find<'a>(&'a self, head: Head<'a>) -> Option<(&'a Action, &'a str)> {
+    fn find(&self, head: Head<'_>) -> Option<(&Action, usize)> {
         let path = head.uri.path();
         let named = || self.named.get(&host(head)?)?.find(path);
         let of_host = if self.named.is_empty() { None } else { named() };
@@ -166,14 +166,14 @@ impl Paths {
         self.whole.binary_search_by(|(other, _)| other.as_str().cmp(path))
     }
 
-    /// What is done at a path, and what a `*` stands for there; with a whole path all but the slash.
-    fn find<'a>(&'a self, path: &'a str) -> Option<(&'a Action, &'a str)> {
+    /// What is done at a path, and where in it what a `*` stands for begins; in a whole path behind the slash.
+    fn find(&self, path: &str) -> Option<(&Action, usize)> {
         if let Ok(place) = self.place(path) {
-            return Some((&self.whole[place].1, path.strip_prefix('/').unwrap_or(path)));
+            return Some((&self.whole[place].1, 1));
         }
-        self.beginnings.iter().find_map(|(beginning, action)| {
-            Some((&**action, path.strip_prefix(beginning.as_str())?))
-        })
+        let begins = |(beginning, _): &&(String, Arc<Action>)| path.starts_with(beginning.as_str());
+        let (beginning, action) = self.beginnings.iter().find(begins)?;
+        Some((action, beginning.len()))
     }
 }
 
@@ -202,6 +202,17 @@ impl Action {
             }
             config::Action::Health => Action::Health,
             config::Action::Ready => Action::Ready,
+        }
+    }
+
+    /// The answer of what has one at once, or what `respond` says to other methods than its own.
+    #[cold]
+    fn answer(&self, head: Head<'_>, rest: &str) -> Response<Content> {
+        match self {
+            Action::Respond(_) | Action::Files(_) => refuse_method(),
+            Action::Redirect(redirect) => redirect.answer(head, rest),
+            Action::Health => Health.answer(head.method),
+            Action::Ready => Ready.answer(head.method),
         }
     }
 
@@ -266,21 +277,21 @@ struct RouteService<K> {
 }
 
 impl<K: Deref<Target = Known<Table>>> RouteService<K> {
+    #[inline]
     fn answer(&self, head: Head<'_>) -> Answering {
         let table = self.known.get();
-        let Some((action, rest)) = table.0.get(self.listener).and_then(|hosts| hosts.find(head))
+        let Some((action, from)) = table.0.get(self.listener).and_then(|hosts| hosts.find(head))
         else {
             return Answering::ready(head, plain(StatusCode::NOT_FOUND, "Nothing here.\n"));
         };
-        let response = match action {
-            Action::Respond(_) if is_other_method(head.method) => refuse_method(),
-            Action::Respond(answer) => answer.response(),
-            Action::Files(files) => return files.answer(head, rest),
-            Action::Redirect(redirect) => redirect.answer(head, rest),
-            Action::Health => Health.answer(head.method),
-            Action::Ready => Ready.answer(head.method),
-        };
-        Answering::ready(head, response)
+        let rest = || head.uri.path().get(from..).unwrap_or_default();
+        match action {
+            Action::Respond(answer) if !is_other_method(head.method) => {
+                Answering::ready(head, answer.response())
+            }
+            Action::Files(files) => files.answer(head, rest()),
+            other => Answering::ready(head, other.answer(head, rest())),
+        }
     }
 }
 

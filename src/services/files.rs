@@ -20,7 +20,7 @@ mod reply;
 
 pub(in crate::services) use body::FileBody;
 
-use super::{Content, Head, is_other_method, plain, refuse_method, without_body};
+use super::{Content, Head, is_other_method, leave_body_out, plain, refuse_method};
 use crate::error::{Error, ErrorKind};
 use crate::sys::directory::{Directory, Symlinks, Wait};
 use crate::task::join::JoinHandle;
@@ -157,14 +157,12 @@ impl Files {
         }
         let (files, wanted) = (self.0.clone(), name.clone());
         let looking = crate::spawn_blocking(move || look(&files, &wanted, &codings, Wait::Allowed));
-        let is_head = *head.method == Method::HEAD;
         let mut request = Request::new(());
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = head.uri.clone();
         *request.headers_mut() = head.headers.clone();
         let files = self.0.clone();
-        let stage = Stage::Looking(Box::new(Looking { looking, files, request, name }));
-        Answering { stage, is_head }
+        Answering(Stage::Looking(Box::new(Looking { looking, files, request, name })))
     }
 }
 
@@ -227,12 +225,10 @@ impl<B> Service<Request<B>> for Files {
 
 /// An answer, which is mostly there at once.
 #[derive(Debug)]
-pub struct Answering {
-    stage: Stage,
-    /// Its body is not wanted.
-    is_head: bool,
-}
+pub struct Answering(Stage);
 
+// Nearly every answer is of the large kind.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 enum Stage {
     Ready(Option<Response<Content>>),
@@ -254,9 +250,12 @@ impl fmt::Debug for Looking {
 
 impl Answering {
     /// The answer to a request with this head.
-    #[inline]
-    pub(crate) fn ready(head: Head<'_>, response: Response<Content>) -> Answering {
-        Answering { stage: Stage::Ready(Some(response)), is_head: *head.method == Method::HEAD }
+    #[inline(always)]
+    pub(crate) fn ready(head: Head<'_>, mut response: Response<Content>) -> Answering {
+        if *head.method == Method::HEAD {
+            leave_body_out(&mut response);
+        }
+        Answering(Stage::Ready(Some(response)))
     }
 }
 
@@ -265,18 +264,25 @@ impl Future for Answering {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match &mut self.stage {
+        match &mut self.0 {
             Stage::Ready(response) => {
-                response.take().expect("it is polled no more once it was ready")
+                Poll::Ready(Ok(response.take().expect("it is polled no more once it was ready")))
             }
-            Stage::Looking(looking) => {
-                let Looking { looking, files, request, name } = &mut **looking;
-                // A thread that has gone has found nothing.
-                let found = ready!(Pin::new(looking).poll(context)).ok().flatten();
-                let found = found.unwrap_or(Look::Nothing(StatusCode::SERVICE_UNAVAILABLE));
-                files.reply(found, Head::of(request), name)
-            }
-        };
-        Poll::Ready(Ok(if self.is_head { without_body(response) } else { response }))
+            Stage::Looking(looking) => looking.poll(context).map(Ok),
+        }
+    }
+}
+
+impl Looking {
+    #[cold]
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Response<Content>> {
+        // A thread that has gone has found nothing.
+        let found = ready!(Pin::new(&mut self.looking).poll(context)).ok().flatten();
+        let found = found.unwrap_or(Look::Nothing(StatusCode::SERVICE_UNAVAILABLE));
+        let mut response = self.files.reply(found, Head::of(&self.request), &self.name);
+        if *self.request.method() == Method::HEAD {
+            leave_body_out(&mut response);
+        }
+        Poll::Ready(response)
     }
 }
