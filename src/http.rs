@@ -25,8 +25,9 @@ mod outgoing;
 mod timer;
 
 pub use executor::Executor;
-#[cfg(feature = "server")]
-pub(crate) use io::reset_at_close;
 pub use io::{Io, Transport};
+#[cfg(feature = "server")]
+pub(crate) use io::{poll_read_some, reset_at_close};
+#[cfg(feature = "server")]
 pub(crate) use outgoing::{Outgoing, Stretch, stands_in};
 pub use timer::Timer;

@@ -107,6 +107,23 @@ pub(crate) const PROGRESS_BYTES: u64 = 4 << 10;
 #[cfg(feature = "server")]
 pub(crate) const PROXY_HEADER_BYTES: usize = 4 << 10;
 
+/// Bytes of answers that are kept in HTTP/1 until the client takes them, beyond which nothing more is asked of the service; and as many of
+/// what the client has sent.
+#[cfg(feature = "server")]
+pub(crate) const HTTP1_BUFFER_BYTES: usize = 64 << 10;
+
+/// Bytes of one piece of an answer that HTTP/2 is given: one frame of the size that every peer takes (RFC 9113, 4.2). What the
+/// service gives at once is cut into such pieces, so that a stream holds few of them.
+#[cfg(feature = "server")]
+pub(crate) const HTTP2_PIECE_BYTES: usize = 16 << 10;
+
+/// How long a connection is still read from when it has been ended and its client may be sending, and bytes that are thrown away
+/// then: time for the last answer to arrive before the reset that would take it away.
+#[cfg(feature = "server")]
+pub(crate) const LINGER: Duration = Duration::from_millis(500);
+#[cfg(feature = "server")]
+pub(crate) const LINGER_BYTES: usize = 16 << 20;
+
 /// A shard that has not finished a turn for this long is worth a word: a turn is meant to last a millisecond.
 pub(crate) const STALL_THRESHOLD: Duration = Duration::from_millis(25);
 

@@ -40,8 +40,10 @@ mod connection;
 mod crew;
 mod direct;
 mod event;
+mod frames;
 mod guard;
 mod late;
+mod linger;
 mod listen;
 mod movable;
 mod preliminary;
@@ -62,6 +64,7 @@ mod shared;
 mod spread;
 mod steer;
 mod stop;
+mod streams;
 mod strict;
 mod terms;
 #[cfg(feature = "tower")]

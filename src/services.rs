@@ -30,33 +30,50 @@ pub use health::{Health, Ready};
 pub use redirect::Redirect;
 
 use hyper::body::Body as _;
-use hyper::header::{ALLOW, CONTENT_LENGTH, HOST, HeaderValue};
-use hyper::http::request::Parts;
-use hyper::{Method, Response, StatusCode};
+use hyper::header::{ALLOW, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 
-/// What requests get that are neither `GET` nor `HEAD`. None: it is one of them.
-pub(crate) fn refuse_method(method: &Method) -> Option<Response<Content>> {
-    if matches!(*method, Method::GET | Method::HEAD) {
-        return None;
+/// What is looked at of a request.
+#[derive(Clone, Copy)]
+pub(crate) struct Head<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) uri: &'a Uri,
+    pub(crate) headers: &'a HeaderMap,
+}
+
+impl<'a> Head<'a> {
+    #[inline]
+    pub(crate) fn of<B>(request: &'a Request<B>) -> Head<'a> {
+        Head { method: request.method(), uri: request.uri(), headers: request.headers() }
     }
+}
+
+/// Whether a request gets something else than what it asks for, because of its method.
+#[inline]
+pub(crate) fn is_other_method(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// What requests get that are neither `GET` nor `HEAD`.
+#[cold]
+pub(crate) fn refuse_method() -> Response<Content> {
     let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.\n");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    Some(response)
+    response
 }
 
 /// The answer to a `HEAD`: with the length of a body that it does not have. hyper leaves the body out by itself in HTTP/1 only.
 #[cold]
-pub(crate) fn without_body(mut response: Response<Content>) -> Response<Content> {
+pub(crate) fn leave_body_out(response: &mut Response<Content>) {
     let length = response.body().size_hint().exact().filter(|length| *length > 0);
     if let Some(length) = length {
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
         *response.body_mut() = Content::empty();
     }
-    response
 }
 
 /// The host that a request is for, in lower case, without its port.
-pub(crate) fn host(head: &Parts) -> Option<String> {
+pub(crate) fn host(head: Head<'_>) -> Option<String> {
     let written = match head.uri.host() {
         Some(host) => host,
         None => {

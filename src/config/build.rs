@@ -278,6 +278,7 @@ impl ListenerConfig {
         body_bytes(bytes: u64) => BODY_BYTES, Value::Count(bytes);
         http2(http2: bool) => HTTP2, Value::Flag(http2);
         http2_streams(streams: u32) => HTTP2_STREAMS, Value::Count(streams.into());
+        http2_control_frames(frames: u32) => HTTP2_CONTROL_FRAMES, Value::Count(frames.into());
     }
 }
 

@@ -256,6 +256,8 @@ keys! {
         "Whether HTTP/2 is spoken too, to clients that begin with it.";
     HTTP2_STREAMS = "http2_streams", count(1, 10_000), Is(|| Value::Count(ConnectionLimits::default().http2_streams.into())), LIVE,
         "Requests that one HTTP/2 connection may have under way.";
+    HTTP2_CONTROL_FRAMES = "http2_control_frames", count(100, MANY), Is(|| Value::Count(ConnectionLimits::default().http2_control_frames.into())), LIVE,
+        "Frames that ask for nothing, such as PING, which an HTTP/2 client may send in ten seconds besides those its answers allow.";
 }
 
 keys! {

@@ -20,6 +20,8 @@ use crate::shard::context::poll_number;
 #[cfg(feature = "server")]
 use crate::sys::send_file;
 use crate::sys::socket;
+#[cfg(feature = "server")]
+use hyper::rt::ReadBuf;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::io::{self, IoSlice};
 #[cfg(feature = "server")]
@@ -172,12 +174,12 @@ impl<S: Transport> Io<S> {
         self.stream.source().poll_io(context, Direction::Write, send)
     }
 
-    /// Reads, and shows what has come before its reader gets it, who gets it if `take` says so, and nothing otherwise.
-    pub(crate) fn poll_read_if(
+    /// Reads, and shows what has come before its reader gets it, who gets as many bytes of its front as `take` says.
+    pub(crate) fn poll_read_some(
         &mut self,
         context: &mut Context<'_>,
         buffer: &mut ReadBufCursor<'_>,
-        take: impl FnOnce(&[u8]) -> bool,
+        take: impl FnOnce(&[u8]) -> usize,
     ) -> Poll<io::Result<()>> {
         // SAFETY: `recv_uninit` only ever writes to the bytes, and says how many it wrote.
         let unfilled = unsafe { buffer.as_mut() };
@@ -187,9 +189,8 @@ impl<S: Transport> Io<S> {
         let count = ready!(poll_receive(self.stream.source(), context, wanted, receive))?;
         // SAFETY: the kernel has written this many bytes to the front of the unfilled part.
         unsafe {
-            if take(buffer.as_mut()[..count].assume_init_ref()) {
-                buffer.advance(count);
-            }
+            let taken = take(buffer.as_mut()[..count].assume_init_ref());
+            buffer.advance(taken.min(count));
         }
         Poll::Ready(Ok(()))
     }
@@ -213,6 +214,23 @@ impl<S: Transport> Read for Io<S> {
         unsafe { buffer.advance(count) };
         Poll::Ready(Ok(()))
     }
+}
+
+/// [`Io::poll_read_some`] of any stream.
+#[cfg(feature = "server")]
+pub(crate) fn poll_read_some(
+    stream: &mut (impl Read + Unpin),
+    context: &mut Context<'_>,
+    buffer: &mut ReadBufCursor<'_>,
+    take: impl FnOnce(&[u8]) -> usize,
+) -> Poll<io::Result<()>> {
+    // SAFETY: only `ReadBuf` writes to it, and it leaves no byte uninitialized that was not.
+    let mut read = ReadBuf::uninit(unsafe { buffer.as_mut() });
+    ready!(Pin::new(stream).poll_read(context, read.unfilled()))?;
+    let taken = take(read.filled()).min(read.filled().len());
+    // SAFETY: at least so many bytes at the front of the unfilled part were filled just now.
+    unsafe { buffer.advance(taken) };
+    Poll::Ready(Ok(()))
 }
 
 impl<S: Transport> Write for Io<S> {

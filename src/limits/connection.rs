@@ -36,7 +36,8 @@ pub struct ConnectionLimits {
     /// dropped, and the answer is 503 (RFC 9110, 15.6.4).
     pub request_timeout: Option<Duration>,
     /// The client does not take what is sent to it: in this time it must take 4 KiB, or all. Default 30 seconds. The
-    /// connection is reset, so that the system forgets what was to be sent as well.
+    /// connection is reset, so that the system forgets what was to be sent as well. A stream of HTTP/2 that alone gets no window
+    /// is reset alone; it must take 16 KiB.
     pub write_timeout: Option<Duration>,
     /// From an answer to the first byte of the next request. Default 75 seconds. What is idle is closed without an answer, in
     /// HTTP/2 with GOAWAY.
@@ -64,6 +65,10 @@ pub struct ConnectionLimits {
     ///
     /// [`Content`]: https://docs.rs/corelane/latest/corelane/services/struct.Content.html
     pub send_files: bool,
+    /// Frames that an HTTP/2 client may send in ten seconds that ask for nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE,
+    /// RST_STREAM and the like. Default 2,000. Each answer allows it four more, each frame of data that it is sent two, and each
+    /// KiB of that one. A client that sends more is told to go (GOAWAY with ENHANCE_YOUR_CALM; RFC 9113, 10.5).
+    pub http2_control_frames: u32,
 }
 
 impl Default for ConnectionLimits {
@@ -86,6 +91,7 @@ impl Default for ConnectionLimits {
             http2: true,
             http2_streams: 200,
             send_files: false,
+            http2_control_frames: 2000,
         }
     }
 }

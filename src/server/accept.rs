@@ -6,7 +6,6 @@ use super::capacity::{Capacity, Door};
 use super::connection::{Connection, Stays, connection};
 use super::crew::Crew;
 use super::event::{ConnectionInfo, Event, Observer, Peer};
-use super::guard::{Answer, Call};
 use super::listen::{Listening, Sockets};
 use super::movable::Movable;
 use super::preliminary::{Begun, Preliminaries};
@@ -17,6 +16,7 @@ use super::roster::Roster;
 use super::secure::Socket;
 use super::shared::{self, Queue};
 use super::spread::{Part, Spread};
+use super::streams::{Asked, Paced, Pieces};
 use super::terms::Terms;
 use super::transport::Stream;
 use crate::balance::seats::{Counted, Seat};
@@ -227,7 +227,8 @@ impl<M> Serving<M> {
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
         B: hyper::body::Body + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
+        E: Clone + Unpin,
+        Paced<E>: Http2ServerConnExec<Asked<S::Future>, Pieces<B>>,
     {
         let service = (self.make)(&arrival.info);
         connection(arrival, service, &self.settings, &self.roster, executor, moves)
@@ -277,7 +278,8 @@ async fn begin<T, M, S, B, E>(
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
+    E: Clone + Unpin,
+    Paced<E>: Http2ServerConnExec<Asked<S::Future>, Pieces<B>>,
 {
     // Taken here, for what is borrowed would have to be shared between the threads of a pool.
     let observer = serving.borrow().observer.clone();

@@ -5,7 +5,7 @@ use crate::limits::{ConnectionLimits, PROGRESS_BYTES};
 use crate::shard::context::with_current;
 use crate::sync::{AtomicU32, Ordering};
 use crate::time::{Sleep, clock, sleep};
-use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
+use hyper::body::{Bytes, Frame, Incoming, SizeHint};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -74,10 +74,11 @@ impl Body {
     /// Also tells of its fate, if there can be one.
     pub(super) fn new(
         incoming: Incoming,
+        has_body: bool,
         limits: &ConnectionLimits,
         probe: &Arc<Probe>,
     ) -> (Body, Option<Arc<Fate>>) {
-        if incoming.is_end_stream() {
+        if !has_body {
             return (Body { incoming, bounds: None }, None);
         }
         let fate = Arc::new(Fate::default());
@@ -155,7 +156,7 @@ impl hyper::body::Body for Body {
         if bounds.fate.get().is_some() {
             return Poll::Ready(None);
         }
-        let frame = match Pin::new(incoming).poll_frame(context) {
+        let frame = match Pin::new(&mut *incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(Some(Err(error))) => {
                 if is_malformed(&error) {
@@ -163,13 +164,19 @@ impl hyper::body::Body for Body {
                 }
                 return Poll::Ready(Some(Err(BodyError(Kind::Broken(error)))));
             }
-            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(None) => {
+                bounds.probe.has_whole_body();
+                return Poll::Ready(None);
+            }
             Poll::Pending => {
                 return bounds
                     .wait(context)
                     .map_or(Poll::Pending, |late| Poll::Ready(Some(Err(late))));
             }
         };
+        if incoming.is_end_stream() {
+            bounds.probe.has_whole_body();
+        }
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
         Poll::Ready(Some(bounds.take(bytes).map(|()| frame)))
     }

@@ -1,10 +1,10 @@
 //! How many connections a server has at most, and what becomes of those that are too many.
 //!
 //! They are accepted, or they would wait for nothing and know nothing; a client that is told can go elsewhere. Who has spoken HTTP is
-//! answered with 503. Some are given a moment to read it: if a socket is closed that has bytes which were not read, the system forgets
-//! what was sent to the client.
+//! answered with 503. Some are given a moment to read it (`linger`).
 
 use super::event::{Event, Observer};
+use super::linger::Linger;
 use crate::balance::seats::{All, Bounds};
 use crate::http::{Io, Transport};
 use crate::id::ShardId;
@@ -13,13 +13,9 @@ use crate::shard::context::with_current;
 use crate::sync::{AtomicU32, Ordering};
 use crate::sys::files;
 use crate::task::home::add;
-use crate::time::timeout;
-use hyper::rt::{Read, ReadBuf, Write};
 use std::future::{Future, poll_fn};
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -68,10 +64,8 @@ pub(super) struct Door {
     reading: AtomicU32,
 }
 
-/// So many at once, so much time, and so much of what they send meanwhile.
+/// So many at once.
 const READING_MAX: u32 = 64;
-const READING_TIME: Duration = Duration::from_secs(1);
-const READING_BYTES: usize = 64 << 10;
 
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
@@ -96,10 +90,13 @@ impl Door {
         let reads = self.reading.fetch_add(1, Ordering::Relaxed) < READING_MAX;
         let place = Place(self.clone());
         Some(async move {
-            let mut io = Io::new(stream);
-            let limit = if reads { READING_TIME } else { Duration::ZERO };
-            // Whether it was read in time or not is the client's business.
-            let _ = timeout(limit, answer(&mut io)).await;
+            let (mut io, mut linger) = (Io::new(stream), Linger::new(FULL.to_vec()));
+            poll_fn(|context| match linger.poll(&mut io, context) {
+                Poll::Pending if reads => Poll::Pending,
+                // Whether it was read in time or not is the client's business.
+                Poll::Pending | Poll::Ready(_) => Poll::Ready(()),
+            })
+            .await;
             drop((io, place));
         })
     }
@@ -112,25 +109,4 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.0.reading.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Answers, and reads until the client has gone too.
-async fn answer<T: Transport>(io: &mut Io<T>) -> io::Result<()> {
-    let written = poll_fn(|context| Pin::new(&mut *io).poll_write(context, FULL)).await?;
-    if written < FULL.len() {
-        return Ok(());
-    }
-    poll_fn(|context| Pin::new(&mut *io).poll_flush(context)).await?;
-    poll_fn(|context| Pin::new(&mut *io).poll_shutdown(context)).await?;
-    let mut piece = [0; 1024];
-    let mut read = 0;
-    while read < READING_BYTES {
-        let mut buffer = ReadBuf::new(&mut piece);
-        poll_fn(|context| Pin::new(&mut *io).poll_read(context, buffer.unfilled())).await?;
-        match buffer.filled().len() {
-            0 => return Ok(()),
-            count => read += count,
-        }
-    }
-    Ok(())
 }

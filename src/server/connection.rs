@@ -3,15 +3,17 @@
 use super::Body;
 use super::access_log::{ConnectionLog, Logging};
 use super::arrival::{Arrival, Past};
-use super::guard::{Answer, Call, Guarded};
+use super::guard::Guarded;
 use super::preliminary::Present;
 use super::probe::{End, Probe};
 use super::protocol::{Http, Settings, Speak, Speaks};
-use super::roster::Roster;
+use super::roster::{Roster, look_every};
+use super::streams::{Asked, Paced, Pieces};
 use super::transport::{Stream, Transport};
 use crate::id::ShardId;
 use crate::limits::ConnectionLimits;
 use crate::shard::context::with_current;
+use crate::time::{Sleep, clock, sleep};
 use hyper::body::Bytes;
 use hyper::rt::Write as _;
 use hyper::rt::bounds::Http2ServerConnExec;
@@ -51,7 +53,8 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
+    E: Clone + Unpin,
+    Paced<E>: Http2ServerConnExec<Asked<S::Future>, Pieces<B>>,
 {
     let Arrival { stream, read, info, limits, past, speaks, .. } = arrival;
     let probe = Probe::of(past.requests, !read.is_empty());
@@ -101,6 +104,26 @@ where
                 self.cut(context);
                 return Poll::Ready(());
             }
+            Some(End::CutIfBegun) => {
+                self.probe.need_not_end(End::CutIfBegun);
+                // Between the look and now another request may have come.
+                if !self.ends && self.probe.is_between_requests() {
+                    if http.has_begun() {
+                        self.probe.has_read();
+                        self.cut(context);
+                        return Poll::Ready(());
+                    }
+                    // It was made anew, and has to be polled once to be woken by what comes.
+                    if http.poll(context).is_ready() {
+                        return Poll::Ready(());
+                    }
+                }
+                return if self.probe.wants_attention() {
+                    self.attend(context)
+                } else {
+                    Poll::Pending
+                };
+            }
             // Its transport has refused to go on, or does when it is dropped.
             Some(End::Reset) => return http.poll(context),
         }
@@ -121,6 +144,7 @@ where
     fn end(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match &mut self.http {
             Some(http) if !std::mem::replace(&mut self.ends, true) => {
+                self.probe.is_told();
                 http.end_gracefully();
                 http.poll(context)
             }
@@ -165,8 +189,11 @@ where
             }
         }
         // After the poll: a request that is already in the socket is answered before the connection ends.
-        if this.open.roster.drains() && this.end(context).is_ready() {
-            return Poll::Ready(());
+        if this.open.roster.drains() {
+            if this.end(context).is_ready() {
+                return Poll::Ready(());
+            }
+            this.open.poll_look(context);
         }
         if this.probe.wants_attention() { this.attend(context) } else { Poll::Pending }
     }
@@ -179,11 +206,13 @@ struct Open {
     began: Instant,
     number: Option<u32>,
     _present: Present,
+    /// Until it looks at itself, while the server drains.
+    rest: Option<Box<Sleep>>,
 }
 
 impl Open {
     fn new(roster: Arc<Roster>, limits: Arc<ConnectionLimits>, began: Instant) -> Open {
-        Open { roster, limits, began, number: None, _present: Present::new() }
+        Open { roster, limits, began, number: None, _present: Present::new(), rest: None }
     }
 
     #[inline(always)]
@@ -191,6 +220,19 @@ impl Open {
         if self.number.is_none() {
             let number = self.roster.join(context.waker(), probe, &self.limits, self.began);
             self.number = Some(number);
+        }
+    }
+
+    /// Whether the client is late. Nobody goes round any more when the server drains: who does would count as one that is
+    /// waited for.
+    #[cold]
+    fn poll_look(&mut self, context: &mut Context<'_>) {
+        let Some(number) = self.number else { return };
+        let every = look_every(&self.limits);
+        let rest = self.rest.get_or_insert_with(|| Box::new(sleep(every)));
+        while Pin::new(&mut **rest).poll(context).is_ready() {
+            self.roster.look_at(number, clock::now());
+            **rest = sleep(every);
         }
     }
 }

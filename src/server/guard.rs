@@ -46,7 +46,8 @@ where
     #[inline]
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let Guarded { service, probe, limits, log } = self;
-        let number = probe.begin(!request.body().is_end_stream());
+        let has_body = !request.body().is_end_stream();
+        let number = probe.begin(has_body);
         let is_last = number >= limits.max_requests;
         if is_last && probe.is_multiplexed() {
             probe.must_end(End::Gracefully);
@@ -60,14 +61,14 @@ where
         if let Err(refusal) = checked {
             let request = Request::from_parts(head, ());
             let ended = Ended::new(probe, log.as_ref().map(|log| log.begin(&request, probe)));
-            let ended = Some(ended.with(Flags { is_last, ..Flags::default() }));
+            let ended = Some(ended.with(Flags { is_last, tunnels: false }));
             let (call, refusal, fate, late) = (None, Some(refusal), None, None);
             return Call { call, refusal, fate, late, ended, timeout };
         }
-        let (body, fate) = Body::new(body, limits, probe);
+        let (body, fate) = Body::new(body, has_body, limits, probe);
         let request = Request::from_parts(head, body);
         let ended = Ended::new(probe, log.as_ref().map(|log| log.begin(&request, probe)));
-        let ended = ended.with(Flags { is_last, tunnels, ..Flags::default() });
+        let ended = ended.with(Flags { is_last, tunnels });
         let call = caught(|| service.call(request));
         let refusal = call.is_none().then_some(PANICKED);
         Call { call, refusal, fate, late: None, ended: Some(ended), timeout }
@@ -146,20 +147,15 @@ where
                     if let Some(record) = ended.record() {
                         record.answer(&response);
                     }
-                    let Flags { is_last, tunnels, .. } = *ended.flags();
+                    let Flags { is_last, tunnels } = *ended.flags();
                     if tunnels && response.status().is_success() {
                         ended.probe().open();
                     }
-                    let answer = |mut body| {
-                        let probe = ended.probe();
-                        if let Some(outgoing) = probe.outgoing()
-                            && !probe.is_multiplexed()
-                        {
-                            send_directly(&mut body, outgoing);
-                        }
-                        Answer { body: Some(body), ended }
-                    };
+                    let answer = |body| Answer { body: Some(body), ended };
                     let mut response = response.map(answer);
+                    if response.body().ended.probe().outgoing().is_some() {
+                        response.body_mut().send_directly();
+                    }
                     // What is upgraded has no next request.
                     if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                         close_after(&mut response);
@@ -214,8 +210,6 @@ enum Ended {
 
 #[derive(Clone, Copy, Default)]
 struct Flags {
-    /// The answer has given something and was not asked for more.
-    is_offered: bool,
     /// The connection ends after this.
     is_last: bool,
     /// It becomes a tunnel if the service agrees.
@@ -259,27 +253,11 @@ impl Ended {
             Ended::Plain(flags, _) | Ended::Logged(flags, _) => flags,
         }
     }
-
-    /// The answer has given something.
-    #[inline(always)]
-    fn offer(&mut self) {
-        self.flags().is_offered = true;
-        self.probe().offer();
-    }
-
-    /// The answer is asked for more, or is no more.
-    #[inline(always)]
-    fn unoffer(&mut self) {
-        if std::mem::take(&mut self.flags().is_offered) {
-            self.probe().unoffer();
-        }
-    }
 }
 
 impl Drop for Ended {
     #[inline]
     fn drop(&mut self) {
-        self.unoffer();
         match self {
             Ended::Plain(_, probe) => probe.end(),
             Ended::Logged(_, record) => record.end(),
@@ -297,6 +275,20 @@ pin_project_lite::pin_project! {
     }
 }
 
+impl<B: 'static> Answer<B> {
+    /// Has the transport send the body by itself, if that is a file and the transport can.
+    #[cold]
+    fn send_directly(&mut self) {
+        let Answer { body, ended } = self;
+        let probe = ended.probe();
+        if let (Some(body), Some(outgoing), false) =
+            (body, probe.outgoing(), probe.is_multiplexed())
+        {
+            send_directly(body, outgoing);
+        }
+    }
+}
+
 impl<B: hyper::body::Body> hyper::body::Body for Answer<B> {
     type Data = B::Data;
     type Error = B::Error;
@@ -307,12 +299,8 @@ impl<B: hyper::body::Body> hyper::body::Body for Answer<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
-        this.ended.unoffer();
         let Some(mut body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
         let frame = body.as_mut().poll_frame(context);
-        if matches!(frame, Poll::Ready(Some(Ok(_)))) {
-            this.ended.offer();
-        }
         if let (Some(record), Poll::Ready(given)) = (this.ended.record(), &frame) {
             match given {
                 None => record.take(None, &*body),

@@ -18,6 +18,10 @@ pub(super) struct Seen {
     since: Instant,
     /// The client takes nothing: since when, and what had been sent then.
     stuck: Option<(Instant, u64)>,
+    /// Requests as of when it was last asked whether hyper has read some of another.
+    asked: Option<u64>,
+    /// A header block of HTTP/2 is open: since when, and which.
+    block: Option<(Instant, u32)>,
     /// It was told to end after the request at hand: when, and after how many requests, of those that came in time.
     told: Option<(Instant, u64)>,
 }
@@ -54,7 +58,15 @@ impl Stage {
 impl Seen {
     /// Of a connection that was made at `began`.
     pub(super) fn new(began: Instant, now: Instant) -> Seen {
-        Seen { began, stage: Stage::Silent, since: now, stuck: None, told: None }
+        Seen {
+            began,
+            stage: Stage::Silent,
+            since: now,
+            stuck: None,
+            asked: None,
+            block: None,
+            told: None,
+        }
     }
 
     /// Looks. Some: its time is over.
@@ -71,27 +83,59 @@ impl Seen {
         if self.is_stuck(probe, limits.write_timeout, now) {
             return Some(End::Reset);
         }
-        if self.told.is_some() {
-            return self.stays(stage, probe, now).then_some(End::Cut);
+        if probe.is_multiplexed() {
+            let age = now.saturating_duration_since(self.began);
+            probe.is_in_second(age.as_secs().min(u32::MAX.into()) as u32);
+            if self.has_half_a_head(probe, limits.header_timeout, now) {
+                return Some(End::Cut);
+            }
         }
-        if is_over(self.began, limits.max_age, now) {
+        if self.stays(stage, probe, now) {
+            return Some(End::Cut);
+        }
+        if self.told.is_none() && is_over(self.began, limits.max_age, now) {
             return self.tell(probe, now);
         }
         let (limit, end) = match stage {
             Stage::Silent => (limits.first_byte_timeout, End::Cut),
             Stage::Head(_) => (limits.header_timeout, End::Cut),
-            Stage::Idle(..) => (limits.idle_timeout, End::Gracefully),
-            Stage::Busy => return None,
+            Stage::Idle(..) if self.told.is_none() => (limits.idle_timeout, End::Gracefully),
+            Stage::Idle(..) | Stage::Busy => return None,
         };
-        match is_over(self.since, limit, now).then_some(end)? {
-            End::Gracefully => self.tell(probe, now),
-            end => Some(end),
+        if !is_over(self.since, limit, now) {
+            return self.may_have_begun(stage, probe, limits.header_timeout, now);
+        }
+        if end == End::Gracefully { self.tell(probe, now) } else { Some(end) }
+    }
+
+    /// It was told to end, by others.
+    pub(super) fn was_told(&mut self, probe: &Probe, now: Instant) {
+        if self.told.is_none() {
+            self.tell(probe, now);
         }
     }
 
     fn tell(&mut self, probe: &Probe, now: Instant) -> Option<End> {
         (self.told, self.since) = (Some((now, probe.requests())), now);
         Some(End::Gracefully)
+    }
+
+    /// It seems idle. Asked once after each request, since it costs a little.
+    fn may_have_begun(
+        &mut self,
+        stage: Stage,
+        probe: &Probe,
+        limit: Option<Duration>,
+        now: Instant,
+    ) -> Option<End> {
+        let asks = matches!(stage, Stage::Idle(..))
+            && self.asked != Some(probe.requests())
+            && is_over(self.since, limit, now)
+            && probe.is_between_requests();
+        asks.then(|| {
+            self.asked = Some(probe.requests());
+            End::CutIfBegun
+        })
     }
 
     /// It was told to go and does not: hyper has asked an HTTP/2 client whether it knows, which may never say so, and may ask on.
@@ -105,11 +149,23 @@ impl Seen {
         is_idle || probe.requests() != *requests
     }
 
+    /// A head has begun on some stream, and its end does not come; no other stream can have anything until then.
+    fn has_half_a_head(&mut self, probe: &Probe, limit: Option<Duration>, now: Instant) -> bool {
+        let number = probe.open_block();
+        match self.block {
+            _ if number == 0 => self.block = None,
+            Some((since, before)) if number == before => return is_over(since, limit, now),
+            _ => self.block = Some((now, number)),
+        }
+        false
+    }
+
     fn is_stuck(&mut self, probe: &Probe, limit: Option<Duration>, now: Instant) -> bool {
-        let Some(sent) = probe.stuck_at() else {
+        if !probe.is_stuck() {
             self.stuck = None;
             return false;
-        };
+        }
+        let sent = probe.sent();
         match self.stuck {
             Some((since, before)) if sent < before + PROGRESS_BYTES => is_over(since, limit, now),
             _ => {
@@ -143,9 +199,14 @@ mod tests {
             Looked { began, probe, seen: Seen::new(began, began), limits }
         }
 
-        fn at(&mut self, second: u64) -> Option<End> {
+        fn look_at(&mut self, second: u64) -> Option<End> {
             let now = self.began + Duration::from_secs(second);
             self.seen.look(&self.probe, &self.limits, now)
+        }
+
+        /// It has not begun, if it is asked.
+        fn at(&mut self, second: u64) -> Option<End> {
+            self.look_at(second).filter(|end| *end != End::CutIfBegun)
         }
     }
 
@@ -204,6 +265,41 @@ mod tests {
     }
 
     #[test]
+    fn a_header_block_has_the_time_of_a_head_whatever_else_is_under_way() {
+        let mut it = Looked::new();
+        it.probe.multiplex();
+        it.probe.begin(false);
+        for second in 1..40 {
+            it.probe.has_open_block(second as u32);
+            assert_eq!(it.at(second), None, "each of them is another");
+        }
+        assert_eq!([it.at(68), it.at(69)], [None, Some(End::Cut)]);
+        it.probe.has_open_block(0);
+        assert_eq!(it.at(70), None);
+    }
+
+    #[test]
+    fn who_is_told_by_others_is_held_to_its_limits_too() {
+        let mut it = Looked::new();
+        it.probe.has_read();
+        it.limits.header_timeout = Some(Duration::from_secs(2));
+        assert_eq!(it.at(1), None);
+        it.seen.was_told(&it.probe, it.began + Duration::from_secs(1));
+        assert_eq!([it.at(2), it.at(3)], [None, Some(End::Cut)]);
+    }
+
+    #[test]
+    fn an_idle_connection_is_asked_once_whether_it_has_begun() {
+        let mut it = Looked::new();
+        it.probe.has_read();
+        it.probe.begin(false);
+        it.probe.end();
+        assert_eq!([it.look_at(1), it.look_at(30)], [None, None]);
+        assert_eq!([it.look_at(31), it.look_at(32)], [Some(End::CutIfBegun), None]);
+        assert_eq!(it.look_at(76), Some(End::Gracefully));
+    }
+
+    #[test]
     fn what_is_still_to_be_sent_or_read_is_not_idle() {
         let mut it = Looked::new();
         it.probe.begin(true);
@@ -252,11 +348,13 @@ mod tests {
         assert_eq!(it.at(60), Some(End::Reset));
         it.probe.has_flushed();
         assert_eq!(it.at(61), None);
-        // A stream that gets no window: the socket would take it.
+        // No stream gets a window: the socket would take it.
         it.probe.offer();
-        assert_eq!([it.at(70), it.at(99), it.at(100)], [None, None, Some(End::Reset)]);
+        assert_eq!([it.at(62), it.at(100)], [None, None], "one stream is no reason");
+        it.probe.is_starved(true);
+        assert_eq!([it.at(101), it.at(130), it.at(131)], [None, None, Some(End::Reset)]);
         it.probe.unoffer();
-        assert_eq!(it.at(101), None);
+        assert_eq!(it.at(132), None);
     }
 
     #[test]

@@ -24,18 +24,28 @@ pub(super) struct Probe {
     sent: AtomicU64,
     /// The socket takes no more.
     blocked: AtomicBool,
-    /// Responses that have something to send, and are not asked for more.
+    /// Responses of HTTP/2 that have something to send, and are not asked for more.
     offered: AtomicU64,
     /// Something was written since the last flush.
     unflushed: AtomicBool,
+    /// It has been told to end after the request at hand.
+    told: AtomicBool,
     /// hyper closes the connection: there is no other request, whatever was read.
     closes: AtomicBool,
     /// The last request had a body.
     has_body: AtomicBool,
     /// Bodies that the service has, and streams of HTTP/2 that have become tunnels, which are never done with.
     open: AtomicU64,
+    /// The request whose body has come to its end.
+    whole: AtomicU64,
     /// It speaks HTTP/2.
     multiplexed: AtomicBool,
+    /// The second of its life, as of the last look.
+    second: AtomicU32,
+    /// The number of the header block that is open; 0 for none.
+    block: AtomicU32,
+    /// The client gives no stream any window.
+    starved: AtomicBool,
     /// Nonzero: the connection must look, at what follows.
     attention: AtomicU32,
     /// The shard it is to go to.
@@ -53,7 +63,7 @@ const END: u32 = 4;
 /// Answers wait until it is known that they were sent, to be logged.
 const SETTLE: u32 = 1 << 16;
 /// The gravest first.
-const ENDS: [End; 3] = [End::Reset, End::Cut, End::Gracefully];
+const ENDS: [End; 4] = [End::Reset, End::Cut, End::CutIfBegun, End::Gracefully];
 
 /// How a connection ends whose time is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +74,8 @@ pub(super) enum End {
     Cut = 1,
     /// At once, and what was to be sent is forgotten: the client does not take it.
     Reset = 2,
+    /// At once, if hyper has read some of a request together with the one before: nothing else knows that.
+    CutIfBegun = 3,
 }
 
 /// Adds to what only one thread at a time writes.
@@ -110,14 +122,14 @@ impl Probe {
         self.reads_at_end.store(self.reads(), Ordering::Relaxed);
     }
 
-    /// A response has given something, which has to be sent before it is asked for more.
-    #[inline(always)]
+    /// A response of HTTP/2 has given something, which has to be sent before it is asked for more.
     pub(super) fn offer(&self) {
-        if self.is_multiplexed() {
-            self.offered.fetch_add(1, Ordering::Relaxed);
-        } else {
-            add(&self.offered, 1);
-        }
+        self.offered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What such a response had given is sent, or the response is no more.
+    pub(super) fn unoffer(&self) {
+        self.offered.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The service has a body, or a tunnel.
@@ -130,14 +142,9 @@ impl Probe {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// What a response had given is sent, or the response is no more.
-    #[inline(always)]
-    pub(super) fn unoffer(&self) {
-        if self.is_multiplexed() {
-            self.offered.fetch_sub(1, Ordering::Relaxed);
-        } else {
-            add(&self.offered, u64::MAX);
-        }
+    /// The body of the last request has come to its end.
+    pub(super) fn has_whole_body(&self) {
+        self.whole.store(self.requests(), Ordering::Relaxed);
     }
 
     #[inline(always)]
@@ -213,11 +220,51 @@ impl Probe {
         self.multiplexed.load(Ordering::Relaxed)
     }
 
-    /// Bytes sent so far, if there is something that the client does not take.
-    pub(super) fn stuck_at(&self) -> Option<u64> {
-        let is_stuck =
-            self.blocked.load(Ordering::Relaxed) || self.offered.load(Ordering::Relaxed) as i64 > 0;
-        is_stuck.then(|| self.sent())
+    /// The socket takes no more.
+    pub(super) fn has_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// There is something that the client, as a whole, does not take.
+    pub(super) fn is_stuck(&self) -> bool {
+        let waits = || self.offered.load(Ordering::Relaxed) > 0;
+        self.has_blocked() || self.starved.load(Ordering::Relaxed) && waits()
+    }
+
+    /// Whether the client gives any window.
+    pub(super) fn is_starved(&self, starved: bool) {
+        self.starved.store(starved, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_open_block(&self, number: u32) {
+        self.block.store(number, Ordering::Relaxed);
+    }
+
+    pub(super) fn open_block(&self) -> u32 {
+        self.block.load(Ordering::Relaxed)
+    }
+
+    /// The second of its life, as of the last look.
+    pub(super) fn second(&self) -> u32 {
+        self.second.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_in_second(&self, second: u32) {
+        self.second.store(second, Ordering::Relaxed);
+    }
+
+    /// It has been told to end after the request at hand.
+    pub(super) fn is_told(&self) {
+        self.told.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client may be sending when the connection ends, and has something to hear: a body that nobody has read, a head
+    /// that was refused, or frames. Half a head that nobody waits for any more is no reason.
+    pub(super) fn may_still_hear(&self) -> bool {
+        let has_body = self.has_body.load(Ordering::Relaxed)
+            && self.whole.load(Ordering::Relaxed) != self.requests();
+        let is_refused = self.has_news() && self.sent() > 0 && !self.told.load(Ordering::Relaxed);
+        self.is_multiplexed() || has_body || is_refused
     }
 
     /// Whether it is between two requests. To be asked when hyper has nothing to do.
@@ -274,6 +321,11 @@ impl Probe {
     pub(super) fn must_end(&self, how: End) -> bool {
         let bit = END << how as u32;
         self.attention.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// It need not end in this way.
+    pub(super) fn need_not_end(&self, how: End) {
+        self.attention.fetch_and(!(END << how as u32), Ordering::Relaxed);
     }
 
     /// How it must end.

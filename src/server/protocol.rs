@@ -2,10 +2,11 @@
 
 use super::Body;
 use super::access_log::AccessLog;
-use super::guard::{Answer, Call, Guarded};
+use super::guard::Guarded;
+use super::streams::{Asked, Paced, Pieces, Streams, streams};
 use super::transport::{PREFACE, Stream, Transport};
 use crate::http::Timer;
-use crate::limits::ConnectionLimits;
+use crate::limits::{ConnectionLimits, HTTP1_BUFFER_BYTES};
 use hyper::body::{Bytes, Incoming};
 use hyper::rt::bounds::Http2ServerConnExec;
 use hyper::server::conn::http1::{self, Parts, UpgradeableConnection};
@@ -76,6 +77,8 @@ fn http1(limits: &ConnectionLimits, vectored_writes: bool) -> http1::Builder {
         .half_close(true)
         .max_headers(limits.header_count as usize)
         .max_header_size(limits.header_bytes as usize)
+        // A head has to fit as well.
+        .max_buf_size(HTTP1_BUFFER_BYTES.max(2 * limits.header_bytes as usize))
         .writev(vectored_writes);
     http
 }
@@ -105,6 +108,9 @@ pub(super) trait Speak: Unpin {
     /// The client has begun as HTTP/2 does: that is spoken from now on.
     fn speak_http2(&mut self);
 
+    /// Whether something was read and not used. It begins anew with that, which it may only between two requests.
+    fn has_begun(&mut self) -> bool;
+
     /// The stream, and what was read from it and not used. None: it was upgraded, or speaks HTTP/2.
     fn into_stream(self) -> Option<(Self::Stream, Bytes)>;
 }
@@ -113,9 +119,11 @@ pub(super) trait Speak: Unpin {
 pub(super) struct Http<I, S, E>
 where
     Guarded<S>: HttpService<Incoming>,
+    Streams<S>: HttpService<Incoming>,
 {
     version: Version<I, S, E>,
     executor: E,
+    vectored: bool,
 }
 
 // Nearly every connection is of the large kind.
@@ -123,10 +131,11 @@ where
 enum Version<I, S, E>
 where
     Guarded<S>: HttpService<Incoming>,
+    Streams<S>: HttpService<Incoming>,
 {
     One(UpgradeableConnection<Transport<I>, Guarded<S>>),
     // By itself, because it is far larger, and rare.
-    Two(Box<http2::Connection<Transport<I>, Guarded<S>, E>>),
+    Two(Box<http2::Connection<Transport<I>, Streams<S>, Paced<E>>>),
     /// It was upgraded.
     Gone,
 }
@@ -138,7 +147,8 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
+    E: Clone + Unpin,
+    Paced<E>: Http2ServerConnExec<Asked<S::Future>, Pieces<B>>,
 {
     /// Begins with HTTP/1, unless HTTP/2 was agreed on.
     pub(super) fn new(
@@ -148,16 +158,13 @@ where
         executor: E,
         speaks: Speaks,
     ) -> Self {
+        // What stands in for a file must not be copied.
+        let vectored = settings.vectored_writes || service.probe.outgoing().is_some();
         let version = match speaks {
-            Speaks::Http1 | Speaks::Either => {
-                // What stands in for a file must not be copied.
-                let vectored = settings.vectored_writes || service.probe.outgoing().is_some();
-                let http = http1(&service.limits, vectored).serve_connection(transport, service);
-                Version::One(http.with_upgrades())
-            }
-            Speaks::Http2 => Version::two(transport, service, &executor),
+            Speaks::Http1 | Speaks::Either => Version::one(transport, service, vectored),
+            Speaks::Http2 => Version::two(transport, service, executor.clone()),
         };
-        Http { version, executor }
+        Http { version, executor, vectored }
     }
 }
 
@@ -168,11 +175,20 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone,
+    E: Clone + Unpin,
+    Paced<E>: Http2ServerConnExec<Asked<S::Future>, Pieces<B>>,
 {
-    fn two(transport: Transport<I>, service: Guarded<S>, executor: &E) -> Self {
+    fn one(transport: Transport<I>, service: Guarded<S>, vectored: bool) -> Self {
+        let http = http1(&service.limits, vectored).serve_connection(transport, service);
+        Version::One(http.with_upgrades())
+    }
+
+    fn two(mut transport: Transport<I>, service: Guarded<S>, executor: E) -> Self {
         service.probe.multiplex();
-        let http = http2(&service.limits, executor);
+        transport.see_frames(service.limits.http2_control_frames);
+        let limits = service.limits.clone();
+        let (service, executor) = streams(service, executor);
+        let http = http2(&limits, &executor);
         Version::Two(Box::new(http.serve_connection(transport, service)))
     }
 }
@@ -184,7 +200,8 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    E: Http2ServerConnExec<Call<S::Future>, Answer<B>> + Clone + Unpin,
+    E: Clone + Unpin,
+    Paced<E>: Http2ServerConnExec<Asked<S::Future>, Pieces<B>>,
 {
     type Stream = I;
 
@@ -213,7 +230,20 @@ where
         };
         let Some(Parts { mut io, read_buf, service, .. }) = http.into_parts() else { return };
         io.put_back(read_buf);
-        self.version = Version::two(io, service, &self.executor);
+        self.version = Version::two(io, service, self.executor.clone());
+    }
+
+    fn has_begun(&mut self) -> bool {
+        let version = std::mem::replace(&mut self.version, Version::Gone);
+        let Version::One(http) = version else {
+            self.version = version;
+            return false;
+        };
+        let Some(Parts { mut io, read_buf, service, .. }) = http.into_parts() else { return false };
+        let has_begun = !read_buf.is_empty();
+        io.put_back(read_buf);
+        self.version = Version::one(io, service, self.vectored);
+        has_begun
     }
 
     fn into_stream(self) -> Option<(I, Bytes)> {

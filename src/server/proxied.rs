@@ -54,7 +54,7 @@ fn poll_more<T: Transport>(
     let mut piece = [0; PROXY_HEADER_BYTES];
     let wanted = PROXY_HEADER_BYTES - read.len();
     let mut buffer = ReadBuf::new(&mut piece[..wanted]);
-    ready!(io.poll_read_if(context, &mut buffer.unfilled(), |_| true))?;
+    ready!(io.poll_read_some(context, &mut buffer.unfilled(), <[u8]>::len))?;
     if buffer.filled().is_empty() {
         let text = "the connection was closed before the header of the PROXY protocol had come";
         return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, text)));

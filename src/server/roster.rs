@@ -110,7 +110,7 @@ impl Roster {
         drop(member);
     }
 
-    /// Goes round until the server drains, which has a deadline of its own.
+    /// Goes round until the server drains: then connections look at themselves.
     pub(super) async fn go_round(self: Arc<Roster>) {
         let mut nap = None;
         while poll_fn(|context| self.poll_rest(&mut nap, context)).await {
@@ -141,23 +141,37 @@ impl Roster {
         Poll::Ready(true)
     }
 
+    /// A connection looks at itself, which has been told to end.
+    pub(super) fn look_at(&self, number: u32, now: Instant) {
+        if let Some(member) = lock(&self.state).members.get_mut(number) {
+            member.seen.was_told(&member.probe, now);
+            member.is_late(now);
+        }
+    }
+
     /// Looks at some connections, from a number on. Returns that of the next, if there are more.
     fn look_at_some(&self, from: u32, now: Instant) -> Option<u32> {
         let mut late = Vec::new();
         let mut state = lock(&self.state);
         let end = state.members.capacity().min(from + LOOKS_AT_ONCE);
         for number in from..end {
-            let Some(Member { waker, probe, limits, seen }) = state.members.get_mut(number) else {
-                continue;
-            };
-            if seen.look(probe, limits, now).is_some_and(|how| probe.must_end(how)) {
-                late.push(waker.clone());
+            let Some(member) = state.members.get_mut(number) else { continue };
+            if member.is_late(now) {
+                late.push(member.waker.clone());
             }
         }
         let more = end < state.members.capacity();
         drop(state);
         wake(late);
         more.then_some(end)
+    }
+}
+
+impl Member {
+    /// Looks at it. True: it must attend to that.
+    fn is_late(&mut self, now: Instant) -> bool {
+        let Member { probe, limits, seen, .. } = self;
+        seen.look(probe, limits, now).is_some_and(|how| probe.must_end(how))
     }
 }
 
@@ -168,7 +182,7 @@ fn wake(wakers: impl IntoIterator<Item = Waker>) {
 }
 
 /// Time between two looks at connections with these limits: a quarter of the shortest.
-fn look_every(limits: &ConnectionLimits) -> Duration {
+pub(super) fn look_every(limits: &ConnectionLimits) -> Duration {
     let looked_for = [
         limits.first_byte_timeout,
         limits.header_timeout,

@@ -12,13 +12,13 @@ use crate::error::Error;
 use crate::mode::Mode;
 use crate::runtime::Handle;
 use crate::services::{
-    Answering, Content, Files, Health, Ready, Redirect, host, plain, refuse_method,
+    Answering, Content, Files, Head, Health, Ready, Redirect, host, is_other_method, plain,
+    refuse_method,
 };
 use crate::sync::Arc;
 use crate::sync::live::{Known, Live};
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::http::request::Parts;
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
 use std::collections::HashMap;
@@ -63,7 +63,7 @@ enum Action {
 struct Answer {
     status: StatusCode,
     /// Set if there is a body, and nobody has said of what type it is.
-    content_type: Option<&'static str>,
+    content_type: Option<HeaderValue>,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
 }
@@ -152,7 +152,7 @@ impl Hosts {
         }
     }
 
-    fn find<'a>(&'a self, head: &'a Parts) -> Option<(&'a Action, &'a str)> {
+    fn find(&self, head: Head<'_>) -> Option<(&Action, usize)> {
         let path = head.uri.path();
         let named = || self.named.get(&host(head)?)?.find(path);
         let of_host = if self.named.is_empty() { None } else { named() };
@@ -166,14 +166,14 @@ impl Paths {
         self.whole.binary_search_by(|(other, _)| other.as_str().cmp(path))
     }
 
-    /// What is done at a path, and what a `*` stands for there; with a whole path all but the slash.
-    fn find<'a>(&'a self, path: &'a str) -> Option<(&'a Action, &'a str)> {
+    /// What is done at a path, and where in it what a `*` stands for begins; in a whole path behind the slash.
+    fn find(&self, path: &str) -> Option<(&Action, usize)> {
         if let Ok(place) = self.place(path) {
-            return Some((&self.whole[place].1, path.strip_prefix('/').unwrap_or(path)));
+            return Some((&self.whole[place].1, 1));
         }
-        self.beginnings.iter().find_map(|(beginning, action)| {
-            Some((&**action, path.strip_prefix(beginning.as_str())?))
-        })
+        let begins = |(beginning, _): &&(String, Arc<Action>)| path.starts_with(beginning.as_str());
+        let (beginning, action) = self.beginnings.iter().find(begins)?;
+        Some((action, beginning.len()))
     }
 }
 
@@ -205,6 +205,17 @@ impl Action {
         }
     }
 
+    /// The answer of what has one at once, or what `respond` says to other methods than its own.
+    #[cold]
+    fn answer(&self, head: Head<'_>, rest: &str) -> Response<Content> {
+        match self {
+            Action::Respond(_) | Action::Files(_) => refuse_method(),
+            Action::Redirect(redirect) => redirect.answer(head, rest),
+            Action::Health => Health.answer(head.method),
+            Action::Ready => Ready.answer(head.method),
+        }
+    }
+
     /// What a server answers that nobody has told what to answer.
     fn hello() -> Action {
         Action::Respond(Answer::new(&Respond {
@@ -230,7 +241,7 @@ impl Answer {
         let status = StatusCode::from_u16(respond.status).unwrap_or_default();
         let body = respond.body.clone();
         let is_typed = body.is_empty() || headers.iter().any(|(name, _)| name == CONTENT_TYPE);
-        let content_type = (!is_typed).then_some(respond.content_type);
+        let content_type = (!is_typed).then(|| HeaderValue::from_static(respond.content_type));
         Answer { status, content_type, headers, body }
     }
 
@@ -242,8 +253,9 @@ impl Answer {
         let mut response = Response::new(Content::from(body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        if let Some(content_type) = self.content_type {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if let Some(content_type) = &self.content_type {
+            // Of static bytes, so nothing is counted.
+            headers.insert(CONTENT_TYPE, content_type.clone());
         }
         for (name, value) in &self.headers {
             // They were made of such bytes: neither fails.
@@ -265,22 +277,21 @@ struct RouteService<K> {
 }
 
 impl<K: Deref<Target = Known<Table>>> RouteService<K> {
-    fn answer(&self, head: &Parts) -> Answering {
+    #[inline]
+    fn answer(&self, head: Head<'_>) -> Answering {
         let table = self.known.get();
-        let Some((action, rest)) = table.0.get(self.listener).and_then(|hosts| hosts.find(head))
+        let Some((action, from)) = table.0.get(self.listener).and_then(|hosts| hosts.find(head))
         else {
             return Answering::ready(head, plain(StatusCode::NOT_FOUND, "Nothing here.\n"));
         };
-        let response = match action {
-            Action::Respond(answer) => {
-                refuse_method(&head.method).unwrap_or_else(|| answer.response())
+        let rest = || head.uri.path().get(from..).unwrap_or_default();
+        match action {
+            Action::Respond(answer) if !is_other_method(head.method) => {
+                Answering::ready(head, answer.response())
             }
-            Action::Files(files) => return files.answer(head, rest),
-            Action::Redirect(redirect) => redirect.answer(head, rest),
-            Action::Health => Health.answer(&head.method),
-            Action::Ready => Ready.answer(&head.method),
-        };
-        Answering::ready(head, response)
+            Action::Files(files) => files.answer(head, rest()),
+            other => Answering::ready(head, other.answer(head, rest())),
+        }
     }
 }
 
@@ -291,7 +302,7 @@ impl<K: Deref<Target = Known<Table>>> Service<Request<Body>> for RouteService<K>
 
     #[inline]
     fn call(&self, request: Request<Body>) -> Self::Future {
-        self.answer(&request.into_parts().0)
+        self.answer(Head::of(&request))
     }
 }
 
@@ -314,7 +325,7 @@ mod tests {
         service: &RouteService<Box<Known<Table>>>,
         request: Request<()>,
     ) -> Response<Content> {
-        let mut answer = std::pin::pin!(service.answer(&request.into_parts().0));
+        let mut answer = std::pin::pin!(service.answer(Head::of(&request)));
         match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(response)) => response,
             _ => panic!("it is there at once"),

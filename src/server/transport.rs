@@ -4,10 +4,14 @@
 //! HTTP/2's preface they are held back until it is whole, or until it is not that after all. Every other connection pays a
 //! comparison of its first byte.
 
+mod http2;
+
+use super::frames::Frames;
+use super::linger::Linger;
 use super::probe::{End, Probe};
-use crate::http::{Io, Stretch, reset_at_close, stands_in};
+use crate::http::{self, Io, Stretch, reset_at_close, stands_in};
 use hyper::body::Bytes;
-use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::upgrade::{Parts, Upgraded};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -25,21 +29,17 @@ pub(super) trait Stream: Read + Write + Unpin + Send + 'static {
     /// When it is closed what was to be sent is forgotten.
     fn reset_at_close(&self);
 
-    /// Reads, and shows what has come before its reader gets it, who gets it if `take` says so, and nothing otherwise.
-    fn poll_read_if(
+    /// Reads, and shows what has come before its reader gets it, who gets as many bytes of its front as `take` says.
+    fn poll_read_some(
         &mut self,
         context: &mut Context<'_>,
         buffer: &mut ReadBufCursor<'_>,
-        take: impl FnOnce(&[u8]) -> bool,
-    ) -> Poll<io::Result<()>> {
-        let mut piece = [0; PREFACE.len()];
-        let length = buffer.remaining().min(piece.len());
-        let mut read = ReadBuf::new(&mut piece[..length]);
-        ready!(Pin::new(self).poll_read(context, read.unfilled()))?;
-        if take(read.filled()) {
-            buffer.put_slice(read.filled());
-        }
-        Poll::Ready(Ok(()))
+        take: impl FnOnce(&[u8]) -> usize,
+    ) -> Poll<io::Result<()>>
+    where
+        Self: Sized,
+    {
+        http::poll_read_some(self, context, buffer, take)
     }
 
     /// Writes what goes before a part of a file, which follows at once.
@@ -80,13 +80,13 @@ impl<T: crate::http::Transport + Send + 'static> Stream for Io<T> {
         Io::poll_send_file(self, context, &*part.file, part.offset, part.length)
     }
 
-    fn poll_read_if(
+    fn poll_read_some(
         &mut self,
         context: &mut Context<'_>,
         buffer: &mut ReadBufCursor<'_>,
-        take: impl FnOnce(&[u8]) -> bool,
+        take: impl FnOnce(&[u8]) -> usize,
     ) -> Poll<io::Result<()>> {
-        Io::poll_read_if(self, context, buffer, take)
+        Io::poll_read_some(self, context, buffer, take)
     }
 }
 
@@ -95,15 +95,26 @@ pub(super) struct Transport<I> {
     io: I,
     /// What was read before and goes to hyper first.
     before: Bytes,
-    /// The first bytes may be those of HTTP/2.
-    guesses: bool,
+    sight: Sight,
     probe: Arc<Probe>,
+    /// It has begun to end.
+    linger: Option<Box<Linger>>,
+}
+
+/// What is looked at of the bytes that pass.
+enum Sight {
+    Nothing,
+    /// The first bytes may be those of HTTP/2.
+    Preface,
+    /// All of it is HTTP/2.
+    Frames(Box<Frames>),
 }
 
 impl<I> Transport<I> {
     /// `before` was read from the stream already. `guesses`: the connection may turn out to speak HTTP/2.
     pub(super) fn new(io: I, before: Bytes, guesses: bool, probe: Arc<Probe>) -> Transport<I> {
-        Transport { io, before, guesses, probe }
+        let sight = if guesses { Sight::Preface } else { Sight::Nothing };
+        Transport { io, before, sight, probe, linger: None }
     }
 
     /// The stream, and what was read from it and not used: after this it is nothing but a stream again.
@@ -184,18 +195,18 @@ impl<I: Stream> Transport<I> {
             let take = |read: &[u8]| {
                 let same = read.len().min(rest.len());
                 is_preface = same > 0 && read[..same] == rest[..same];
-                let take = !is_preface && before.is_empty();
-                if !take {
-                    *before = joined(std::mem::take(before), &Bytes::copy_from_slice(read));
+                if !is_preface && before.is_empty() {
+                    return read.len();
                 }
-                take
+                *before = joined(std::mem::take(before), &Bytes::copy_from_slice(read));
+                0
             };
-            ready!(io.poll_read_if(context, &mut buffer, take))?;
+            ready!(io.poll_read_some(context, &mut buffer, take))?;
             self.probe.has_read();
-            self.guesses = is_preface && self.before.len() < PREFACE.len();
-            if self.guesses {
+            if is_preface && self.before.len() < PREFACE.len() {
                 continue;
             }
+            self.sight = Sight::Nothing;
             if is_preface {
                 self.probe.has_preface();
                 // The connection is polled at this moment, and looks at the probe when hyper has returned.
@@ -225,8 +236,10 @@ impl<I: Stream> Read for Transport<I> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         this.check()?;
-        if this.guesses {
-            return this.poll_guess(context, buffer);
+        match this.sight {
+            Sight::Nothing => {}
+            Sight::Preface => return this.poll_guess(context, buffer),
+            Sight::Frames(_) => return this.poll_read_frames(context, buffer),
         }
         if !this.before.is_empty() {
             return this.poll_before(buffer);
@@ -283,6 +296,9 @@ impl<I: Stream> Write for Transport<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
+        if let Sight::Frames(_) = self.sight {
+            return self.poll_write_frames(context, &[IoSlice::new(bytes)]);
+        }
         if self.probe.outgoing().is_some() && stands_in(bytes) {
             return self.poll_write_vectored(context, &[IoSlice::new(bytes)]);
         }
@@ -300,6 +316,9 @@ impl<I: Stream> Write for Transport<I> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
+        if let Sight::Frames(_) = self.sight {
+            return self.poll_write_frames(context, bufs);
+        }
         if self.probe.outgoing().is_some()
             && let Some(at) = bufs.iter().position(|buf| stands_in(buf))
         {
@@ -326,6 +345,9 @@ impl<I: Stream> Write for Transport<I> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.probe.closes();
+        if self.probe.may_still_hear() {
+            return self.poll_linger(context);
+        }
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

@@ -20,12 +20,11 @@ mod reply;
 
 pub(in crate::services) use body::FileBody;
 
-use super::{Content, plain, refuse_method, without_body};
+use super::{Content, Head, is_other_method, leave_body_out, plain, refuse_method};
 use crate::error::{Error, ErrorKind};
 use crate::sys::directory::{Directory, Symlinks, Wait};
 use crate::task::join::JoinHandle;
 use hyper::header::{HeaderValue, LOCATION};
-use hyper::http::request::Parts;
 use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode};
 use look::{Look, look};
@@ -136,9 +135,9 @@ impl Files {
     }
 
     /// `rest` is the part of the path that names the file.
-    pub(crate) fn answer(&self, head: &Parts, rest: &str) -> Answering {
-        if let Some(refusal) = refuse_method(&head.method) {
-            return Answering::ready(head, refusal);
+    pub(crate) fn answer(&self, head: Head<'_>, rest: &str) -> Answering {
+        if is_other_method(head.method) {
+            return Answering::ready(head, refuse_method());
         }
         let mut name = match name::parse(rest, self.0.dotfiles) {
             Ok(name) => name,
@@ -152,16 +151,18 @@ impl Files {
             name.extend_from_slice(self.0.index.as_bytes());
         }
         let codings =
-            if self.0.precompressed { codings::preferred(&head.headers) } else { Vec::new() };
+            if self.0.precompressed { codings::preferred(head.headers) } else { Vec::new() };
         if let Some(found) = look(&self.0, &name, &codings, Wait::Never) {
             return Answering::ready(head, self.0.reply(found, head, &name));
         }
         let (files, wanted) = (self.0.clone(), name.clone());
         let looking = crate::spawn_blocking(move || look(&files, &wanted, &codings, Wait::Allowed));
-        let (files, head) = (self.0.clone(), head.clone());
-        let is_head = head.method == Method::HEAD;
-        let stage = Stage::Looking(Box::new(Looking { looking, files, head, name }));
-        Answering { stage, is_head }
+        let mut request = Request::new(());
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = head.uri.clone();
+        *request.headers_mut() = head.headers.clone();
+        let files = self.0.clone();
+        Answering(Stage::Looking(Box::new(Looking { looking, files, request, name })))
     }
 }
 
@@ -172,7 +173,7 @@ impl fmt::Debug for Files {
 }
 
 impl Inner {
-    fn reply(&self, found: Look, head: &Parts, name: &[u8]) -> Response<Content> {
+    fn reply(&self, found: Look, head: Head<'_>, name: &[u8]) -> Response<Content> {
         match found {
             Look::File(opened, coding) => reply::reply(self, opened, coding, head, name),
             Look::Directory => with_slash(head),
@@ -184,7 +185,7 @@ impl Inner {
 }
 
 /// A directory, whose relative links would begin at the wrong place without a slash behind its name.
-fn with_slash(head: &Parts) -> Response<Content> {
+fn with_slash(head: Head<'_>) -> Response<Content> {
     let (path, query) = (head.uri.path(), head.uri.query());
     let location =
         format!("{path}/{}{}", if query.is_some() { "?" } else { "" }, query.unwrap_or(""));
@@ -217,20 +218,17 @@ impl<B> Service<Request<B>> for Files {
     type Future = Answering;
 
     fn call(&self, request: Request<B>) -> Self::Future {
-        let (head, _) = request.into_parts();
-        let path = head.uri.path();
-        self.answer(&head, path.strip_prefix('/').unwrap_or(path))
+        let path = request.uri().path();
+        self.answer(Head::of(&request), path.strip_prefix('/').unwrap_or(path))
     }
 }
 
 /// An answer, which is mostly there at once.
 #[derive(Debug)]
-pub struct Answering {
-    stage: Stage,
-    /// Its body is not wanted.
-    is_head: bool,
-}
+pub struct Answering(Stage);
 
+// Nearly every answer is of the large kind.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 enum Stage {
     Ready(Option<Response<Content>>),
@@ -240,7 +238,7 @@ enum Stage {
 struct Looking {
     looking: JoinHandle<Option<Look>>,
     files: Arc<Inner>,
-    head: Parts,
+    request: Request<()>,
     name: Vec<u8>,
 }
 
@@ -252,9 +250,12 @@ impl fmt::Debug for Looking {
 
 impl Answering {
     /// The answer to a request with this head.
-    #[inline]
-    pub(crate) fn ready(head: &Parts, response: Response<Content>) -> Answering {
-        Answering { stage: Stage::Ready(Some(response)), is_head: head.method == Method::HEAD }
+    #[inline(always)]
+    pub(crate) fn ready(head: Head<'_>, mut response: Response<Content>) -> Answering {
+        if *head.method == Method::HEAD {
+            leave_body_out(&mut response);
+        }
+        Answering(Stage::Ready(Some(response)))
     }
 }
 
@@ -263,18 +264,25 @@ impl Future for Answering {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match &mut self.stage {
+        match &mut self.0 {
             Stage::Ready(response) => {
-                response.take().expect("it is polled no more once it was ready")
+                Poll::Ready(Ok(response.take().expect("it is polled no more once it was ready")))
             }
-            Stage::Looking(looking) => {
-                let Looking { looking, files, head, name } = &mut **looking;
-                // A thread that has gone has found nothing.
-                let found = ready!(Pin::new(looking).poll(context)).ok().flatten();
-                let found = found.unwrap_or(Look::Nothing(StatusCode::SERVICE_UNAVAILABLE));
-                files.reply(found, head, name)
-            }
-        };
-        Poll::Ready(Ok(if self.is_head { without_body(response) } else { response }))
+            Stage::Looking(looking) => looking.poll(context).map(Ok),
+        }
+    }
+}
+
+impl Looking {
+    #[cold]
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Response<Content>> {
+        // A thread that has gone has found nothing.
+        let found = ready!(Pin::new(&mut self.looking).poll(context)).ok().flatten();
+        let found = found.unwrap_or(Look::Nothing(StatusCode::SERVICE_UNAVAILABLE));
+        let mut response = self.files.reply(found, Head::of(&self.request), &self.name);
+        if *self.request.method() == Method::HEAD {
+            leave_body_out(&mut response);
+        }
+        Poll::Ready(response)
     }
 }

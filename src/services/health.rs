@@ -1,6 +1,6 @@
 //! Whether the process serves, and whether it is to be sent requests.
 
-use super::{Content, plain, refuse_method, without_body};
+use super::{Content, is_other_method, leave_body_out, plain, refuse_method};
 use crate::shard::Shard;
 use crate::shard::context::with_current;
 use hyper::header::{CACHE_CONTROL, HeaderValue};
@@ -37,16 +37,22 @@ pub struct Ready;
 
 impl Health {
     pub(crate) fn answer(self, method: &Method) -> Response<Content> {
-        refuse_method(method).unwrap_or_else(|| state(StatusCode::OK, "alive\n"))
+        if is_other_method(method) {
+            return refuse_method();
+        }
+        state(StatusCode::OK, "alive\n")
     }
 }
 
 impl Ready {
     pub(crate) fn answer(self, method: &Method) -> Response<Content> {
-        refuse_method(method).unwrap_or_else(|| match with_current(Shard::is_asked_to_stop) {
+        if is_other_method(method) {
+            return refuse_method();
+        }
+        match with_current(Shard::is_asked_to_stop) {
             Some(true) => state(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             _ => state(StatusCode::OK, "ready\n"),
-        })
+        }
     }
 }
 
@@ -65,9 +71,11 @@ macro_rules! service {
             type Future = future::Ready<Result<Self::Response, Infallible>>;
 
             fn call(&self, request: Request<B>) -> Self::Future {
-                let response = self.answer(request.method());
-                let is_head = *request.method() == Method::HEAD;
-                ready(Ok(if is_head { without_body(response) } else { response }))
+                let mut response = self.answer(request.method());
+                if *request.method() == Method::HEAD {
+                    leave_body_out(&mut response);
+                }
+                ready(Ok(response))
             }
         }
     };

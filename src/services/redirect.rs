@@ -1,10 +1,9 @@
 //! Sends clients elsewhere.
 
 use super::target::{Ask, STATUSES, Template};
-use super::{Content, host, plain};
+use super::{Content, Head, host, plain};
 use crate::error::{Error, ErrorKind};
 use hyper::header::{HeaderValue, LOCATION};
-use hyper::http::request::Parts;
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
 use std::convert::Infallible;
@@ -54,9 +53,9 @@ impl Redirect {
     }
 
     /// `rest`: see [`Redirect`].
-    pub(crate) fn answer(&self, head: &Parts, rest: &str) -> Response<Content> {
+    pub(crate) fn answer(&self, head: Head<'_>, rest: &str) -> Response<Content> {
         let host = if self.target.wants_host() { host(head) } else { None };
-        let uri = &head.uri;
+        let uri = head.uri;
         let ask = Ask { host: host.as_deref(), path: uri.path(), rest, query: uri.query() };
         let location = self.target.fill(&ask).and_then(|text| HeaderValue::try_from(text).ok());
         let Some(location) = location else {
@@ -75,8 +74,7 @@ impl<B> Service<Request<B>> for Redirect {
     type Future = Ready<Result<Self::Response, Infallible>>;
 
     fn call(&self, request: Request<B>) -> Self::Future {
-        let (head, _) = request.into_parts();
-        let path = head.uri.path();
-        ready(Ok(self.answer(&head, path.strip_prefix('/').unwrap_or(path))))
+        let path = request.uri().path();
+        ready(Ok(self.answer(Head::of(&request), path.strip_prefix('/').unwrap_or(path))))
     }
 }

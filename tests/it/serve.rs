@@ -13,6 +13,8 @@ mod bodies;
 mod cases;
 pub(crate) mod client;
 mod drain;
+mod endings;
+mod floods;
 mod full;
 mod handed;
 mod http2;

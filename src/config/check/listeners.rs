@@ -191,6 +191,7 @@ fn limits(table: &Table) -> ConnectionLimits {
         body_bytes: number(table, &keys::BODY_BYTES) as u64,
         http2: table.flag(&keys::HTTP2).unwrap_or(true),
         http2_streams: number(table, &keys::HTTP2_STREAMS) as u32,
+        http2_control_frames: number(table, &keys::HTTP2_CONTROL_FRAMES) as u32,
         // Known when the routes are.
         send_files: false,
     }

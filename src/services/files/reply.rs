@@ -5,13 +5,12 @@ use super::body::{FileBody, Part};
 use super::codings::Coding;
 use super::conditions::{Validators, Verdict};
 use super::ranges::{self, Asked};
-use crate::services::{Content, types};
+use crate::services::{Content, Head, types};
 use crate::sys::directory::Opened;
 use hyper::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap,
     HeaderName, HeaderValue, LAST_MODIFIED, RANGE, VARY,
 };
-use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -22,7 +21,7 @@ pub(super) fn reply(
     files: &Inner,
     opened: Opened,
     coding: Option<Coding>,
-    head: &Parts,
+    head: Head<'_>,
     name: &[u8],
 ) -> Response<Content> {
     let now = SystemTime::now();
@@ -40,7 +39,7 @@ pub(super) fn reply(
     if files.precompressed {
         fields.insert(VARY, HeaderValue::from_static("accept-encoding"));
     }
-    match validators.judge(&head.headers) {
+    match validators.judge(head.headers) {
         Verdict::TheFile => {}
         Verdict::NotModified => return with_status(response, StatusCode::NOT_MODIFIED),
         Verdict::Failed => return with_status(response, StatusCode::PRECONDITION_FAILED),
@@ -77,10 +76,10 @@ fn with_status(mut response: Response<Content>, status: StatusCode) -> Response<
 }
 
 /// RFC 9110, 14.2: only of GET, and only if the client's condition for it holds.
-fn asked(validators: &Validators, head: &Parts, size: u64, now: SystemTime) -> Asked {
-    let field = head.headers.get(RANGE).filter(|_| head.method == Method::GET);
+fn asked(validators: &Validators, head: Head<'_>, size: u64, now: SystemTime) -> Asked {
+    let field = head.headers.get(RANGE).filter(|_| *head.method == Method::GET);
     match field.and_then(|field| field.to_str().ok()) {
-        Some(field) if validators.may_send_parts(&head.headers, now) => ranges::parse(field, size),
+        Some(field) if validators.may_send_parts(head.headers, now) => ranges::parse(field, size),
         _ => Asked::Everything,
     }
 }

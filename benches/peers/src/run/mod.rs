@@ -5,6 +5,7 @@
 //! started by this one and ends with it.
 
 mod contender;
+mod http2;
 mod idle;
 mod instructions;
 mod load;
@@ -36,6 +37,8 @@ const NOT_BY_DEFAULT: &[&str] = &["raw-floor", "line", "corelane"];
 pub(crate) enum Target {
     /// Keep-alive requests: one thread at 64 and 512 connections, two threads at 1,000.
     Http,
+    /// HTTP/2 with 100 streams on each of 32 connections, to the servers that speak it.
+    Http2,
     /// Runtime operations against the other runtimes.
     Ops,
     /// User-space instructions per request, under cachegrind.
@@ -50,7 +53,7 @@ pub(crate) enum Target {
     Pipeline,
     /// Two serving threads that share their CPUs with a client thread.
     Contended,
-    /// All of them.
+    /// All of them but `http2`, which has servers of its own.
     All,
 }
 
@@ -103,6 +106,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     for load in load::Load::ALL.iter().filter(|load| wants(load.target)) {
         load::measure(load, &settings);
     }
+    // Not of all: its servers are others.
+    if options.target == Target::Http2 {
+        http2::measure(&settings);
+    }
     if wants(Target::Instructions) {
         instructions::measure(&settings);
     }
@@ -130,8 +137,10 @@ fn choose(options: &Options) -> Result<(Vec<Contender>, Vec<ops::Contender>), Bo
             return Err(format!("no contender is called {name}").into());
         }
     }
+    let of_http2 = |name: &str| http2::SERVERS.contains(&name);
     let wanted = |name: &str| match &options.contender[..] {
-        [] => !NOT_BY_DEFAULT.contains(&name),
+        [] if options.target == Target::Http2 => of_http2(name),
+        [] => !NOT_BY_DEFAULT.contains(&name) && !of_http2(name),
         names => names.iter().any(|wanted| wanted == name),
     };
     let mut servers: Vec<_> = servers.into_iter().filter(|server| wanted(server.name())).collect();

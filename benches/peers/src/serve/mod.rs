@@ -7,6 +7,7 @@
 mod hyper_floor;
 mod monoio;
 mod raw_floor;
+mod tokio_auto;
 mod tokio_multi;
 mod tokio_per_core;
 
@@ -15,6 +16,12 @@ mod tokio_per_core;
 mod corelane;
 #[cfg(feature = "corelane")]
 mod corelane;
+
+#[cfg(not(feature = "corelane"))]
+#[path = "absent.rs"]
+mod corelane_server;
+#[cfg(feature = "corelane")]
+mod corelane_server;
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -26,7 +33,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::ValueEnum;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::{Request, Response};
@@ -47,6 +53,12 @@ pub(crate) enum Contender {
     TokioPerCore,
     /// monoio on its readiness (mio) driver, one runtime per CPU, pinned, SO_REUSEPORT.
     Monoio,
+    /// This project's server, of HTTP/1 and HTTP/2.
+    CorelaneServer,
+    /// hyper-util's server of both versions on Tokio's multi-thread runtime.
+    TokioAuto,
+    /// The same on Tokio's current-thread runtime, one per CPU, pinned, SO_REUSEPORT.
+    TokioPerCoreAuto,
     /// A hand-written epoll loop under hyper: the least that can hold it.
     HyperFloor,
     /// A hand-written epoll loop with a fixed answer and no HTTP library.
@@ -96,13 +108,16 @@ pub(crate) fn run(contender: Contender, options: &Options) -> Result<(), Box<dyn
         Contender::Tokio => tokio_multi::run(options),
         Contender::TokioPerCore => tokio_per_core::run(options),
         Contender::Monoio => monoio::run(options),
+        Contender::CorelaneServer => corelane_server::run(options),
+        Contender::TokioAuto => tokio_auto::run(options),
+        Contender::TokioPerCoreAuto => tokio_auto::run_per_core(options),
         Contender::HyperFloor => hyper_floor::run(options),
         Contender::RawFloor => raw_floor::run(options),
     }
 }
 
 /// The one service: 13 bytes of text for whatever is asked.
-async fn hello(_request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn hello<B>(_request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
     let mut response = Response::new(Full::new(Bytes::from_static(b"Hello, World!")));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(response)
