@@ -76,7 +76,7 @@ impl Door {
     }
 
     /// Turns one away. Some: the rest of it, if it `speaks_http` at once.
-    pub(super) fn turn_away<T: Transport>(
+    pub(super) fn turn_away<T: Transport + Send + 'static>(
         self: &Arc<Door>,
         stream: T,
         speaks_http: bool,

@@ -4,9 +4,10 @@
 //! A socket that is closed with bytes unread is reset, and a reset may overtake the answer that says why. Part of the
 //! connection's task; nothing of what is read here goes anywhere.
 
+use super::transport::Stream;
 use crate::limits::{LINGER, LINGER_BYTES};
 use crate::time::{Sleep, sleep};
-use hyper::rt::{Read, ReadBuf, Write};
+use hyper::rt::ReadBuf;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -40,7 +41,7 @@ impl Linger {
     /// Ready when the connection may be closed.
     pub(super) fn poll(
         &mut self,
-        io: &mut (impl Read + Write + Unpin),
+        io: &mut impl Stream,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         if self.poll_over(context).is_ready() {
@@ -57,7 +58,8 @@ impl Linger {
         loop {
             let mut space = [0; PIECE];
             let mut piece = ReadBuf::new(&mut space);
-            ready!(Pin::new(&mut *io).poll_read(context, piece.unfilled()))?;
+            // Not `poll_read`, which hyper alone is to call: see there.
+            ready!(io.poll_read_some(context, &mut piece.unfilled(), <[u8]>::len))?;
             let count = piece.filled().len();
             self.left = self.left.saturating_sub(count);
             if count == 0 || self.left == 0 {
