@@ -223,9 +223,11 @@ impl Checker<'_> {
         let anything =
             "in work-stealing mode any worker serves any connection, so it means nothing";
         let names = draft.cores.iter().map(|table| (table, &keys::CORE_LISTENERS));
+        let bounds = std::iter::once(&draft.shard).chain(&draft.cores);
+        let bounds = bounds.map(|table| (table, &keys::SHARD_MAX_CONNECTIONS));
         let policies = draft.listeners.iter().map(|table| (table, &keys::BALANCE));
         let rebalance = std::iter::once((&draft.runtime, &keys::REBALANCE));
-        for (table, key) in rebalance.chain(names).chain(policies) {
+        for (table, key) in rebalance.chain(names).chain(bounds).chain(policies) {
             if table.get(key).is_some_and(|set| Some(&set.value) != key.default().as_ref()) {
                 self.warnings.push(Problem::new(table.place(key), anything).of(key.name));
             }

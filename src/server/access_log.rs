@@ -15,13 +15,13 @@ mod record;
 use super::Builder;
 use crate::id::ShardId;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, lock};
+use crate::sys::files;
 use crate::time::clock;
 use lane::Lane;
 #[cfg(feature = "cli")]
 pub(crate) use line::rfc_3339;
 pub(super) use record::{ConnectionLog, Logging, Record};
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
@@ -80,9 +80,7 @@ impl AccessLogTarget {
         Ok(match self {
             AccessLogTarget::Stdout => Box::new(io::stdout()),
             AccessLogTarget::Stderr => Box::new(io::stderr()),
-            AccessLogTarget::File(path) => {
-                Box::new(File::options().append(true).create(true).open(path)?)
-            }
+            AccessLogTarget::File(path) => Box::new(files::open_to_append(path)?),
         })
     }
 }
@@ -243,7 +241,8 @@ impl AccessLog {
 
     /// Lines that were dropped so far, because they came faster than they could be written or writing failed.
     pub fn dropped(&self) -> u64 {
-        self.shared().dropped.load(Ordering::Relaxed)
+        let waiting = self.shared().lanes.iter().filter_map(OnceLock::get).map(Lane::lost);
+        self.shared().dropped.load(Ordering::Relaxed) + waiting.sum::<u64>()
     }
 
     /// Waits until the lines so far are written, but no longer than this. False: they are not.

@@ -65,6 +65,13 @@ fn poll_more<T: Transport>(
 
 /// None: there is more to come.
 fn parse(read: &[u8]) -> io::Result<Option<Header>> {
+    if read.starts_with(b"PROXY") {
+        // Both of this the crate lets pass, the first if it comes in one piece.
+        let line = read.iter().position(|byte| *byte == b'\n').map_or(read, |end| &read[..=end]);
+        if line.len() > V1_MAX || line.contains(&b'+') {
+            return Err(wrong("what came is none"));
+        }
+    }
     // What follows them in version 2 is not looked at, and may be wrong.
     let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
     match ProxyHeader::parse(read, config) {
@@ -87,6 +94,9 @@ fn is_whole(read: &[u8]) -> bool {
         }),
     }
 }
+
+/// The longest line of version 1.
+const V1_MAX: usize = 107;
 
 /// What version 2 begins with: a signature, what it is about, and how long the rest is.
 const V2_HEAD: usize = 16;
@@ -164,6 +174,8 @@ mod tests {
             b"PROXY TCP4 192.0.2.1 192.0.2.2 4660\r\n",
             b"PROXY TCP4 192.0.2.1 192.0.2.2 4660 99999\r\n",
             b"PROXY TCP4 a b 1 2\r\n",
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 +1 443\r\n",
+            &[b"PROXY UNKNOWN ".as_slice(), &[b'x'; 200], b"\r\n"].concat(),
             b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\0\0\0\0\0\0\0",
             &v2(b"\x31\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\x12\x34\x01\xbb"),
             &v2(b"\x21\x11\0\x04\xc0\0\x02\x01"),

@@ -58,6 +58,10 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> 
 fn read(path: &Path, what: &str) -> Result<Vec<u8>, Error> {
     let read = || -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
+        // Opening a FIFO would wait for a writer.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
         File::open(path)?.take(PEM_FILE_BYTES + 1).read_to_end(&mut text)?;
         Ok(text)
     };

@@ -38,6 +38,11 @@ impl Lane {
         is_first
     }
 
+    /// Lines that did not fit since the last were taken.
+    pub(super) fn lost(&self) -> u64 {
+        lock(&self.0).lost
+    }
+
     /// Takes the lines, and leaves this memory for those to come. Returns how many there are, and how many were lost.
     pub(super) fn take(&self, lines: &mut Vec<u8>) -> (u64, u64) {
         let mut state = lock(&self.0);

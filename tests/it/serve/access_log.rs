@@ -444,3 +444,30 @@ fn a_log_that_cannot_be_opened_is_said_at_the_start() {
         "{said}"
     );
 }
+
+#[test]
+fn a_fifo_that_nobody_reads_any_more_holds_up_neither_a_reload_nor_the_end() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (fifo, config) = (directory.path().join("log"), directory.path().join("server.toml"));
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.expect("mkfifo is there").success());
+    let text = format!(
+        "[access_log]\npath = {:?}\n[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n",
+        fifo.to_str().expect("text")
+    );
+    std::fs::write(&config, text).expect("written");
+    let config = config.to_str().expect("text");
+    let (status, _, said) = Serve::with_arguments(&["serve", "--config", config]).run_to_its_end();
+    assert_eq!(status.code(), Some(2), "without a reader it does not start: {said:?}");
+    // For writing too, so that opening it waits for nobody.
+    let reader = std::fs::File::options().read(true).write(true).open(&fifo).expect("opened");
+    let mut program = Serve::with_arguments(&["serve", "--config", config]).start();
+    Client::connect(program.address()).get().is_hello();
+    drop(reader);
+    program.signal(libc::SIGHUP);
+    let is_said = || program.err.so_far().iter().any(|line| line.contains("nobody reads from it"));
+    until("it is said", is_said);
+    Client::connect(program.address()).get().is_hello();
+    program.signal(libc::SIGTERM);
+    program.exits_with(0);
+}

@@ -300,6 +300,12 @@ fn what_is_wrong_with_a_certificate_is_said_where_it_is_named() {
         assert_eq!(status, Some(2), "{said}");
         assert!(said.contains(what), "{what}: {said}");
     }
+    std::fs::remove_file(&chain).expect("it is there");
+    let made = std::process::Command::new("mkfifo").arg(&chain).status();
+    assert!(made.expect("mkfifo is there").success());
+    let (status, said) = check();
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("it is no regular file"), "{said}");
     files.put_issued("a", &authority.issue_expired(&[NAME]));
     let (status, said) = check();
     assert_eq!(status, Some(2));
