@@ -59,8 +59,10 @@ fn read(path: &Path, what: &str) -> Result<Vec<u8>, Error> {
     let read = || -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
         // Opening a FIFO would wait for a writer.
-        if !std::fs::metadata(path)?.is_file() {
-            return Err(io::Error::other("it is no regular file"));
+        let metadata = std::fs::metadata(path)?;
+        if !metadata.is_file() {
+            let what = if metadata.is_dir() { "a directory" } else { "no regular file" };
+            return Err(io::Error::other(format!("it is {what}")));
         }
         File::open(path)?.take(PEM_FILE_BYTES + 1).read_to_end(&mut text)?;
         Ok(text)
