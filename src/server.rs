@@ -60,6 +60,7 @@ mod secure;
 #[cfg(not(feature = "tls"))]
 #[path = "server/insecure.rs"]
 mod secure;
+mod serving;
 mod shared;
 mod spread;
 mod steer;

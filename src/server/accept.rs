@@ -1,24 +1,19 @@
-//! From a listening socket to tasks that serve: the tasks that accept, on each shard of a server or in a pool.
+//! The tasks that accept, on each shard of a server or in a pool.
 
 use super::Body;
 use super::arrival::Arrival;
-use super::capacity::{Capacity, Door};
-use super::connection::{Connection, Stays, connection};
+use super::capacity::Capacity;
 use super::crew::Crew;
 use super::event::{ConnectionInfo, Event, Observer, Peer};
 use super::listen::{Listening, Sockets};
 use super::movable::Movable;
-use super::preliminary::{Begun, Preliminaries};
-use super::probe::Probe;
-use super::protocol::{Anywhere, Http, Settings};
+use super::preliminary::Preliminaries;
+use super::protocol::Settings;
 use super::rebalance::Moving;
-use super::roster::Roster;
-use super::secure::Socket;
+use super::serving::{Serving, stays};
 use super::shared::{self, Queue};
 use super::spread::{Part, Spread};
-use super::streams::{Asked, Paced, Pieces};
 use super::terms::Terms;
-use super::transport::Stream;
 use crate::balance::seats::{Counted, Seat};
 use crate::http::Executor;
 use crate::id::ShardId;
@@ -31,17 +26,14 @@ use crate::sys::handed::Handed;
 use crate::sys::socket::set_send_buffer_size;
 use crate::task::failure::JoinError;
 use crate::task::join::JoinHandle;
-use hyper::rt::bounds::Http2ServerConnExec;
 use hyper::service::Service;
 use hyper::{Request, Response};
-use std::borrow::Borrow;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Why serving ended before the shutdown.
@@ -116,9 +108,8 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Station { sockets, terms, settings, when_full, moving, part, observer } = station;
-    let (roster, door) = (Arc::new(Roster::default()), Door::new(when_full, &observer));
-    let serving =
-        Rc::new(Serving { make, settings, roster: roster.clone(), observer: observer.clone() });
+    let serving = Rc::new(Serving::new(make, settings, when_full, &observer));
+    let roster = serving.roster.clone();
     let crew = moving.map(|moving| {
         let serving = serving.clone();
         Crew::muster(moving, part.seats.clone(), move |arrival: Arrival, crew: &Rc<Crew>| {
@@ -131,19 +122,10 @@ where
         Some(crew) => crew.take(arrival),
         None => drop(crate::spawn_local(of_tcp.connection(arrival.opened(), Executor, stays))),
     });
-    let (of_tcp, of_door) = (serving.clone(), door.clone());
-    let serve = Rc::new(move |(arrival, before): (Arrival, Preliminaries)| {
-        if arrival.is_too_many() {
-            let rest = of_door.turn_away(arrival.stream, before.is_nothing());
-            return drop(rest.map(crate::spawn_local));
-        }
-        if before.is_nothing() {
-            return go_on(arrival);
-        }
-        let (serving, go_on) = (of_tcp.clone(), go_on.clone());
-        drop(crate::spawn_local(begin(serving, arrival, before, Executor, move |arrival| {
-            go_on(arrival);
-        })));
+    let of_tcp = serving.clone();
+    let serve = Rc::new(move |new: (Arrival, Preliminaries)| {
+        let go_on = go_on.clone();
+        of_tcp.take(new, move |arrival| go_on(arrival));
     });
     let handed = serve.clone();
     let take_over = move |stream: TcpStream, listener: usize, counted| {
@@ -163,27 +145,21 @@ where
         crate::spawn_local(accept_tcp(listener, serve, observer.clone()))
     };
     let accept_shared = |listener: shared::Listening| {
-        let (serving, seat, door) = (serving.clone(), seat.clone(), door.clone());
-        let (number, observer) = (listener.number, observer.clone());
-        let counted = move || Some(Counted::new(&seat));
-        match listener.socket {
-            Handed::Tcp(socket) => {
-                let serve = move |stream: TcpStream, peer, terms: &Terms| {
-                    let new = terms.accepted(stream, number, Peer::Tcp(peer), counted());
-                    serving.spawn_local(new, &door);
-                };
-                let socket = || TcpListener::from_std(socket);
-                crate::spawn_local(accept_shared(socket, listener.queue, serve, observer))
+        let number = listener.number;
+        let new = (serving.clone(), seat.clone());
+        let tcp = {
+            let (serving, seat) = new.clone();
+            move |stream: TcpStream, peer, terms: &Terms| {
+                let counted = Some(Counted::new(&seat));
+                serving.stay(terms.accepted(stream, number, peer, counted));
             }
-            Handed::Unix(socket) => {
-                let serve = move |stream: UnixStream, _, terms: &Terms| {
-                    let peer = Peer::of_unix(&stream);
-                    serving.spawn_local(terms.accepted(stream, number, peer, counted()), &door);
-                };
-                let socket = || UnixListener::from_std(socket);
-                crate::spawn_local(accept_shared(socket, listener.queue, serve, observer))
-            }
-        }
+        };
+        let (serving, seat) = new;
+        let unix = move |stream: UnixStream, peer, terms: &Terms| {
+            let counted = Some(Counted::new(&seat));
+            serving.stay(terms.accepted(stream, number, peer, counted));
+        };
+        crate::spawn_local(accept_handed(listener, tcp, unix, observer.clone()))
     };
     let mut tasks: Vec<_> = sockets.tcp.into_iter().zip(spreads).map(accept).collect();
     tasks.extend(sockets.shared.into_iter().map(accept_shared));
@@ -196,100 +172,6 @@ where
         roster.drain();
     }));
     tasks.ended().await
-}
-
-/// What connections of a shard, or of a pool, need.
-#[derive(Clone)]
-struct Serving<M> {
-    make: M,
-    settings: Settings,
-    roster: Arc<Roster>,
-    observer: Observer,
-}
-
-/// A connection that stays where it is.
-fn stays(_: &Arc<Probe>) -> Stays {
-    Stays
-}
-
-impl<M> Serving<M> {
-    /// The task of a connection that HTTP is spoken on from now on.
-    fn connection<I, S, B, E, V>(
-        &self,
-        arrival: Arrival<I>,
-        executor: E,
-        moves: impl FnOnce(&Arc<Probe>) -> V,
-    ) -> Connection<Http<I, S, E>, V>
-    where
-        I: Stream,
-        M: Fn(&ConnectionInfo) -> S,
-        S: Service<Request<Body>, Response = Response<B>> + 'static,
-        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: hyper::body::Body + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        E: Clone + Unpin,
-        Paced<E>: Http2ServerConnExec<Asked<S::Future>, Pieces<B>>,
-    {
-        let service = (self.make)(&arrival.info);
-        connection(arrival, service, &self.settings, &self.roster, executor, moves)
-    }
-}
-
-impl<M> Serving<M> {
-    /// Serves a connection here that stays here.
-    fn spawn_local<T, S, B>(
-        self: &Rc<Self>,
-        (arrival, before): (Arrival<T>, Preliminaries),
-        door: &Arc<Door>,
-    ) where
-        T: Socket,
-        M: Fn(&ConnectionInfo) -> S + 'static,
-        S: Service<Request<Body>, Response = Response<B>> + 'static,
-        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: hyper::body::Body + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        if arrival.is_too_many() {
-            let rest = door.turn_away(arrival.stream, before.is_nothing());
-            return drop(rest.map(crate::spawn_local));
-        }
-        let serving = self.clone();
-        let go_on = move |arrival: Arrival<T>| {
-            drop(crate::spawn_local(serving.connection(arrival.opened(), Executor, stays)));
-        };
-        if before.is_nothing() {
-            return go_on(arrival);
-        }
-        drop(crate::spawn_local(begin(self.clone(), arrival, before, Executor, go_on)));
-    }
-}
-
-/// The task of a connection that something comes before HTTP on. One that is not encrypted is given away after it.
-async fn begin<T, M, S, B, E>(
-    serving: impl Borrow<Serving<M>>,
-    arrival: Arrival<T>,
-    before: Preliminaries,
-    executor: E,
-    go_on: impl FnOnce(Arrival<T>),
-) where
-    T: Socket,
-    M: Fn(&ConnectionInfo) -> S,
-    S: Service<Request<Body>, Response = Response<B>> + 'static,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: hyper::body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    E: Clone + Unpin,
-    Paced<E>: Http2ServerConnExec<Asked<S::Future>, Pieces<B>>,
-{
-    // Taken here, for what is borrowed would have to be shared between the threads of a pool.
-    let observer = serving.borrow().observer.clone();
-    let connection = match before.run(arrival, &observer).await {
-        None => return,
-        Some(Begun::Plain(arrival)) => return go_on(arrival),
-        Some(Begun::Secure(arrival)) => serving.borrow().connection(arrival, executor, stays),
-    };
-    drop(serving);
-    connection.await;
 }
 
 /// Serves all listeners of a pool until the shutdown. Runs on one worker; what it spawns, any worker runs.
@@ -309,42 +191,34 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let roster = Arc::new(Roster::default());
-    let serving = Serving { make, settings, roster: roster.clone(), observer: observer.clone() };
-    let door = Door::new(capacity.when_full, &observer);
+    let serving = Serving::new(make, settings, capacity.when_full, &observer);
+    let roster = serving.roster.clone();
     // One for all workers.
     let seat = Seat::new(ShardId::new(0), 0, capacity.bounds_of_pool());
     let accept = |listener: Listening| {
-        let (serving, number) = (serving.clone(), listener.number);
-        let (door, seat) = (door.clone(), seat.clone());
+        let (serving, seat, number) = (serving.clone(), seat.clone(), listener.number);
         let serve = move |stream, peer, terms: &Terms| {
             let counted = Some(Counted::new(&seat));
-            serving.spawn(terms.accepted(stream, number, Peer::Tcp(peer), counted), &door);
+            serving.spawn(terms.accepted(stream, number, Peer::Tcp(peer), counted));
         };
         crate::spawn(accept_tcp(listener, serve, observer.clone()))
     };
     let accept_shared = |listener: shared::Listening| {
-        let (serving, door, seat) = (serving.clone(), door.clone(), seat.clone());
-        let (number, observer) = (listener.number, observer.clone());
-        let counted = move || Some(Counted::new(&seat));
-        match listener.socket {
-            Handed::Tcp(socket) => {
-                let serve = move |stream: TcpStream, peer, terms: &Terms| {
-                    let new = terms.accepted(stream, number, Peer::Tcp(peer), counted());
-                    serving.spawn(new, &door);
-                };
-                let socket = || TcpListener::from_std(socket);
-                crate::spawn(accept_shared(socket, listener.queue, serve, observer))
+        let number = listener.number;
+        let new = (serving.clone(), seat.clone());
+        let tcp = {
+            let (serving, seat) = new.clone();
+            move |stream: TcpStream, peer, terms: &Terms| {
+                let counted = Some(Counted::new(&seat));
+                serving.spawn(terms.accepted(stream, number, peer, counted));
             }
-            Handed::Unix(socket) => {
-                let serve = move |stream: UnixStream, _, terms: &Terms| {
-                    let peer = Peer::of_unix(&stream);
-                    serving.spawn(terms.accepted(stream, number, peer, counted()), &door);
-                };
-                let socket = || UnixListener::from_std(socket);
-                crate::spawn(accept_shared(socket, listener.queue, serve, observer))
-            }
-        }
+        };
+        let (serving, seat) = new;
+        let unix = move |stream: UnixStream, peer, terms: &Terms| {
+            let counted = Some(Counted::new(&seat));
+            serving.spawn(terms.accepted(stream, number, peer, counted));
+        };
+        crate::spawn(accept_handed(listener, tcp, unix, observer.clone()))
     };
     let mut tasks: Vec<_> = sockets.tcp.into_iter().map(accept).collect();
     tasks.extend(sockets.shared.into_iter().map(accept_shared));
@@ -355,35 +229,6 @@ where
         roster.drain();
     }));
     tasks.ended().await
-}
-
-impl<M> Serving<M> {
-    /// Has any worker of the pool serve a connection.
-    fn spawn<T, S, B>(&self, (arrival, before): (Arrival<T>, Preliminaries), door: &Arc<Door>)
-    where
-        T: Socket,
-        M: Fn(&ConnectionInfo) -> S + Clone + Send + 'static,
-        S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
-        S::Future: Send,
-        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: hyper::body::Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        if arrival.is_too_many() {
-            let rest = door.turn_away(arrival.stream, before.is_nothing());
-            return drop(rest.map(crate::spawn));
-        }
-        if before.is_nothing() {
-            drop(crate::spawn(self.connection(arrival.opened(), Anywhere, stays)));
-            return;
-        }
-        let serving = self.clone();
-        let go_on = move |arrival: Arrival<T>| {
-            drop(crate::spawn(serving.connection(arrival.opened(), Anywhere, stays)));
-        };
-        drop(crate::spawn(begin(self.clone(), arrival, before, Anywhere, go_on)));
-    }
 }
 
 /// Accepts from one TCP listener until the shutdown, and has each connection served.
@@ -407,15 +252,37 @@ async fn accept_tcp(
     Ok(())
 }
 
-/// What [`accept_tcp`] does, of a socket that other shards accept from too.
+/// What [`accept_tcp`] does, of a socket of either kind that other shards accept from too.
+async fn accept_handed(
+    shared::Listening { socket, queue, .. }: shared::Listening,
+    mut tcp: impl FnMut(TcpStream, Peer, &Terms),
+    mut unix: impl FnMut(UnixStream, Peer, &Terms),
+    observer: Observer,
+) -> Result<(), Died> {
+    match socket {
+        Handed::Tcp(socket) => {
+            let serve = move |stream, peer, terms: &Terms| tcp(stream, Peer::Tcp(peer), terms);
+            accept_shared(TcpListener::from_std(socket), queue, serve, observer).await
+        }
+        Handed::Unix(socket) => {
+            let serve = move |stream: UnixStream, _, terms: &Terms| {
+                let peer = Peer::of_unix(&stream);
+                unix(stream, peer, terms);
+            };
+            accept_shared(UnixListener::from_std(socket), queue, serve, observer).await
+        }
+    }
+}
+
+/// The same, of one kind.
 async fn accept_shared<L: Listener<Stream: AsFd>>(
-    listener: impl FnOnce() -> io::Result<L>,
+    listener: io::Result<L>,
     Queue { backlog, send_buffer, terms, place }: Queue,
     mut serve: impl FnMut(L::Stream, L::Addr, &Terms),
     observer: Observer,
 ) -> Result<(), Died> {
     let address = place.address().clone();
-    let listener = listener().map_err(|error| Died::Listener(address.clone(), error))?;
+    let listener = listener.map_err(|error| Died::Listener(address.clone(), error))?;
     let mut acceptor = Acceptor::new(listener);
     let mut serve = move |stream: L::Stream, peer| {
         if let Some(bytes) = send_buffer {
